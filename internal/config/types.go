@@ -1,0 +1,298 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration as the user wrote it, with defaults filled in and references expanded. Names are
+// checked against each other by Parse; what only a door can judge (ambiguous routes, unreadable certificates) is judged
+// when a snapshot is compiled. A Config is never changed after Parse and may be read by many goroutines.
+//
+// The doc comment of each field is its manual: the JSON Schema takes its descriptions from `doc` tags, which repeat it.
+type Config struct {
+	Listeners      map[string]*Listener `yaml:"listeners" doc:"Where connections come in, by name."`
+	Services       map[string]*Service  `yaml:"services" doc:"Named groups of endpoints, the same for both doors."`
+	Routes         map[string]*Route    `yaml:"routes" doc:"HTTP routes by name. The most specific match wins, whatever the order."`
+	Databases      map[string]*Database `yaml:"databases" doc:"Logical databases seen by SQL clients, by name."`
+	Consumers      map[string]*Consumer `yaml:"consumers" doc:"Identities, the same for both doors, by name."`
+	Admin          *Admin               `yaml:"admin" doc:"Status, metrics, readiness and config API. Off when absent."`
+	Log            Log                  `yaml:"log" doc:"Menshen's own log, on standard error."`
+	AccessLog      AccessLog            `yaml:"access_log" doc:"One record for each request or statement."`
+	TrustedProxies []netip.Prefix       `yaml:"trusted_proxies" doc:"Addresses whose X-Forwarded-For counts."`
+
+	source *source
+}
+
+// Protocol is what a listener speaks.
+type Protocol string
+
+// The protocols of a listener.
+const (
+	ProtocolHTTP  Protocol = "http"
+	ProtocolTCP   Protocol = "tcp"
+	ProtocolMySQL Protocol = "mysql"
+)
+
+// Listener is one address on which connections come in.
+type Listener struct {
+	Address         string           `yaml:"address" required:"true" doc:"host:port to listen on; an empty host means all addresses, port 0 any free port."`
+	Protocol        Protocol         `yaml:"protocol" enum:"http,tcp,mysql" default:"http" doc:"What clients speak here."`
+	TLS             *ListenerTLS     `yaml:"tls" doc:"Certificates; absent means plain text. For mysql: TLS is offered in the handshake."`
+	Service         ServiceRef       `yaml:"service" doc:"tcp only: the service that connections are relayed to, by name or in place."`
+	Routes          []string         `yaml:"routes" doc:"http only: the names of the routes served here; absent means all."`
+	DefaultDatabase string           `yaml:"default_database" doc:"mysql only: the database of a client that names none."`
+	Timeouts        ListenerTimeouts `yaml:"timeouts" doc:"How long a client may take for each step."`
+	Limits          ListenerLimits   `yaml:"limits" doc:"What one client, and all of them, may use."`
+	Forward         ForwardHeaders   `yaml:"headers" doc:"http only: which headers Menshen adds to requests and responses."`
+	DrainTimeout    Duration         `yaml:"drain_timeout" default:"30s" doc:"How long requests may finish after the listener closes."`
+}
+
+// ListenerTLS holds the certificates of a listener. The short form {cert, key} is one certificate; more go under
+// certificates. The certificate is chosen by SNI; the first one serves names that none covers.
+type ListenerTLS struct {
+	Cert         string        `yaml:"cert" doc:"PEM file with the certificate chain."`
+	Key          string        `yaml:"key" doc:"PEM file with the private key."`
+	Certificates []Certificate `yaml:"certificates" doc:"More certificates, chosen by SNI."`
+	MinVersion   string        `yaml:"min_version" enum:"1.2,1.3" default:"1.2" doc:"The oldest TLS version accepted."`
+}
+
+// Certificate is one certificate chain with its key, both PEM files.
+type Certificate struct {
+	Cert string `yaml:"cert" required:"true" doc:"PEM file with the certificate chain."`
+	Key  string `yaml:"key" required:"true" doc:"PEM file with the private key."`
+}
+
+// ListenerTimeouts bound each phase of a client's connection. Zero switches a bound off.
+type ListenerTimeouts struct {
+	RequestHeader Duration `yaml:"request_header" default:"10s" doc:"From the first byte of a request head to its last; for mysql the whole handshake."`
+	RequestBody   Duration `yaml:"request_body" default:"30s" doc:"Longest silence while a request body comes in."`
+	Write         Duration `yaml:"write" default:"30s" doc:"Longest time that a client may refuse to take response bytes."`
+	Idle          Duration `yaml:"idle" default:"75s" doc:"Longest silence between requests; for tcp and tunnels without traffic in either direction."`
+}
+
+// ListenerLimits bound what strangers can fill. Zero means no bound where the default is zero.
+type ListenerLimits struct {
+	HeaderBytes           Size `yaml:"header_bytes" default:"64KiB" doc:"Largest request head: 431, or 414 when the request line alone is larger."`
+	Headers               int  `yaml:"headers" default:"128" doc:"Most header fields in a request: 431."`
+	BodyBytes             Size `yaml:"body_bytes" default:"0" doc:"Largest request body: 413. 0 means no bound."`
+	Connections           int  `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
+	ConnectionsPerAddress int  `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
+	RequestsPerConnection int  `yaml:"requests_per_connection" default:"0" doc:"Requests after which a connection is closed. 0 means no bound."`
+}
+
+// ForwardHeaders switches the headers that Menshen adds.
+type ForwardHeaders struct {
+	XForwarded   bool `yaml:"x_forwarded" default:"true" doc:"X-Forwarded-For, -Proto and -Host to the endpoint."`
+	Forwarded    bool `yaml:"forwarded" default:"false" doc:"Forwarded (RFC 7239) to the endpoint."`
+	Via          bool `yaml:"via" default:"false" doc:"Via (RFC 9110, 7.6.3) in both directions."`
+	RequestID    bool `yaml:"request_id" default:"true" doc:"X-Request-Id made or passed on, to the endpoint and the client."`
+	ResponseTime bool `yaml:"response_time" default:"true" doc:"X-Response-Time to the client: milliseconds inside the gateway and behind it."`
+	ServerTiming bool `yaml:"server_timing" default:"true" doc:"Server-Timing to the client: the endpoint's share."`
+}
+
+// ServiceRef names a service. Parse lifts a service written in place into Config.Services under the path where it
+// stands (for example "routes.users.service"), so that Name is always set and always resolves; Inline is then true.
+type ServiceRef struct {
+	Name   string
+	Inline bool
+}
+
+// Service is a named group of endpoints that are equally good answers.
+type Service struct {
+	Endpoints      []Endpoint         `yaml:"endpoints" required:"true" doc:"Where the service runs: host:port, or {address, weight, labels}."`
+	Balance        Balance            `yaml:"balance" doc:"How an endpoint is chosen: round_robin, least_connections, least_latency, random, hash."`
+	HealthCheck    *HealthCheck       `yaml:"health_check" doc:"Active checks; off when absent."`
+	Outlier        Outlier            `yaml:"outlier" doc:"Passive checks: endpoints that fail requests leave the rotation for a while."`
+	PanicThreshold Percent            `yaml:"panic_threshold" default:"50%" doc:"When fewer endpoints than this are healthy, health is ignored and all are used; 0% never does."`
+	Retry          Retry              `yaml:"retry" doc:"Attempts on another endpoint when the first failed safely."`
+	Timeouts       ServiceTimeouts    `yaml:"timeouts" doc:"How long an endpoint may take for each step."`
+	Connections    ServiceConnections `yaml:"connections" doc:"Bounds on connections to each endpoint."`
+	TLS            *ClientTLS         `yaml:"tls" doc:"TLS to the endpoints: true, or the details."`
+}
+
+// Endpoint is one address of a service.
+type Endpoint struct {
+	Address string            `yaml:"address" required:"true" doc:"host:port"`
+	Weight  int               `yaml:"weight" default:"1" doc:"Share of the traffic, against the other endpoints' weights; 0 takes none."`
+	Labels  map[string]string `yaml:"labels" doc:"Free labels, shown in status."`
+}
+
+// Algorithm names a way to choose an endpoint.
+type Algorithm string
+
+// The balancing algorithms.
+const (
+	RoundRobin       Algorithm = "round_robin"
+	LeastConnections Algorithm = "least_connections"
+	LeastLatency     Algorithm = "least_latency"
+	Random           Algorithm = "random"
+	Hash             Algorithm = "hash"
+)
+
+// Balance is how an endpoint is chosen. The short form is the algorithm's name.
+type Balance struct {
+	Algorithm Algorithm `yaml:"algorithm" short:"true" enum:"round_robin,least_connections,least_latency,random,hash" default:"round_robin" doc:"The algorithm."`
+	Key       string    `yaml:"key" default:"client_address" doc:"hash only: client_address, path, header:NAME or cookie:NAME. A request without it is hashed on its client address."`
+}
+
+// HealthCheck asks each endpoint at an interval whether it is well. The short form is the path. Without a path it is
+// a TCP connect.
+type HealthCheck struct {
+	Path     string   `yaml:"path" short:"true" doc:"Path of a GET request; absent means that a TCP connection is enough."`
+	Host     string   `yaml:"host" doc:"Host header of the request; absent means the endpoint's address."`
+	Status   string   `yaml:"status" default:"200-399" doc:"Status codes that mean healthy: 200, 200-299, or a comma-separated list of these."`
+	Interval Duration `yaml:"interval" default:"2s" doc:"Time between two checks of one endpoint."`
+	Timeout  Duration `yaml:"timeout" default:"1s" doc:"A check that takes longer has failed."`
+	Rise     int      `yaml:"rise" default:"2" doc:"Successes in a row that make an endpoint healthy."`
+	Fall     int      `yaml:"fall" default:"3" doc:"Failures in a row that make it unhealthy."`
+}
+
+// Outlier ejects an endpoint whose requests fail.
+type Outlier struct {
+	ConsecutiveFailures int      `yaml:"consecutive_failures" default:"5" doc:"Failures in a row (connect errors, timeouts, broken responses, 502, 503, 504) that eject an endpoint; 0 never ejects."`
+	Ejection            Duration `yaml:"ejection" default:"10s" doc:"How long the first ejection lasts; each further one is longer by as much."`
+	EjectionMax         Duration `yaml:"ejection_max" default:"5m" doc:"The longest ejection."`
+}
+
+// Retry bounds the further attempts of one request. A retry is made only when nothing was sent, or when the method is
+// idempotent and no response byte came. The short form is the number of attempts.
+type Retry struct {
+	Attempts int     `yaml:"attempts" short:"true" default:"1" doc:"Further attempts for one request, each on another endpoint; 0 never retries."`
+	Budget   Percent `yaml:"budget" default:"20%" doc:"Most retries of a service, as a share of its requests (never fewer than 3 a second)."`
+}
+
+// ServiceTimeouts bound each phase of an exchange with an endpoint. Zero switches a bound off.
+type ServiceTimeouts struct {
+	Connect   Duration `yaml:"connect" default:"5s" doc:"Until the connection (and its TLS handshake) stands."`
+	FirstByte Duration `yaml:"first_byte" default:"60s" doc:"From the request's end to the first byte of the response."`
+	Idle      Duration `yaml:"idle" default:"60s" doc:"Longest silence inside a response body or a tunnel."`
+}
+
+// ServiceConnections bounds the connections to each endpoint.
+type ServiceConnections struct {
+	MaxPerEndpoint     int `yaml:"max_per_endpoint" default:"0" doc:"Most connections in use at once; 0 means no bound."`
+	MaxIdlePerEndpoint int `yaml:"max_idle_per_endpoint" default:"256" doc:"Most idle connections kept for reuse."`
+}
+
+// ClientTLS is how Menshen speaks TLS as a client. `tls: true` means the system's roots and the endpoint's host name.
+type ClientTLS struct {
+	CA                 string `yaml:"ca" doc:"PEM file with the authorities to trust; absent means the system's."`
+	Cert               string `yaml:"cert" doc:"PEM file with Menshen's own certificate."`
+	Key                string `yaml:"key" doc:"PEM file with its key."`
+	ServerName         string `yaml:"server_name" doc:"Name to verify and to send as SNI; absent means the address's host."`
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify" default:"false" doc:"Trust any certificate. Never in production."`
+}
+
+// Route sends matching requests to exactly one target: Service, Split, Redirect or Respond.
+type Route struct {
+	Match    Match             `yaml:"match" required:"true" doc:"[METHOD ][host]/path, or {hosts, paths, methods, headers, query}."`
+	Service  ServiceRef        `yaml:"service" doc:"Target: a service, by name or in place."`
+	Split    map[string]Weight `yaml:"split" doc:"Target: services with their shares, in percent or parts."`
+	Redirect *Redirect         `yaml:"redirect" doc:"Target: a redirect."`
+	Respond  *Respond          `yaml:"respond" doc:"Target: a fixed answer."`
+	Rewrite  *Rewrite          `yaml:"rewrite" doc:"What changes on the way to the endpoint."`
+	Timeout  Duration          `yaml:"timeout" default:"0" doc:"The whole request, from its head to the end of the response; 0 means no bound beyond the service's."`
+	Retry    *Retry            `yaml:"retry" doc:"Overrides the service's retry."`
+}
+
+// Match is a condition on a request. The short form "[METHOD ][host]/path" is one path, at most one host and at most one
+// method. All conditions must hold; in a list one is enough.
+type Match struct {
+	Hosts   []string          `yaml:"hosts" doc:"Exact names, or *.example.com for any deeper name. Empty means any."`
+	Paths   []string          `yaml:"paths" doc:"/exact, /prefix/*, /with/{capture}, ~^/regular.*$. Empty means any."`
+	Methods []string          `yaml:"methods" doc:"Methods, in capitals. GET includes HEAD. Empty means any."`
+	Headers map[string]string `yaml:"headers" doc:"Header conditions: an exact value, ~regular expression, or present."`
+	Query   map[string]string `yaml:"query" doc:"Query parameter conditions, in the same forms."`
+}
+
+// Weight is a share of a split: "90%" or a number of parts. Value is what was written, without the sign.
+type Weight struct {
+	Value   float64
+	Percent bool
+}
+
+// Redirect answers with a Location. The short form is To.
+type Redirect struct {
+	To     string `yaml:"to" short:"true" required:"true" doc:"Location; {*} is what the prefix's star stood for, {name} a capture, {host}, {path}, {query} the request's."`
+	Status int    `yaml:"status" enum:"301,302,303,307,308" default:"302" doc:"Status code."`
+}
+
+// Respond answers with a fixed response.
+type Respond struct {
+	Status  int               `yaml:"status" short:"true" default:"200" doc:"Status code."`
+	Body    string            `yaml:"body" doc:"Body."`
+	Headers map[string]string `yaml:"headers" doc:"Header fields. Content-Type is text/plain; charset=utf-8 unless given."`
+}
+
+// Rewrite changes a request on its way to the endpoint.
+type Rewrite struct {
+	Path        string `yaml:"path" doc:"New path; {*} and {capture} are filled in."`
+	Host        string `yaml:"host" doc:"New Host."`
+	StripPrefix string `yaml:"strip_prefix" doc:"Prefix to take off the path."`
+}
+
+// Database is a logical database that SQL clients see under its name.
+type Database struct {
+	Login    Login             `yaml:"login" required:"true" doc:"How Menshen signs in to the instances."`
+	Shards   map[string]*Shard `yaml:"shards" required:"true" doc:"Where the data is. One entry means not sharded."`
+	TLS      *ClientTLS        `yaml:"tls" doc:"TLS to the instances: true, or the details."`
+	Timeouts DatabaseTimeouts  `yaml:"timeouts" doc:"How long an instance may take for each step."`
+}
+
+// DatabaseTimeouts bound the steps of an exchange with an instance. Zero switches a bound off.
+type DatabaseTimeouts struct {
+	Connect   Duration `yaml:"connect" default:"5s" doc:"Until the session with the instance stands."`
+	Statement Duration `yaml:"statement" default:"0" doc:"From a statement to the first byte of its answer."`
+}
+
+// Login is a user of the instances.
+type Login struct {
+	User     string `yaml:"user" required:"true" doc:"User name."`
+	Password Secret `yaml:"password" doc:"Password."`
+}
+
+// Shard is an instance group and a schema in it.
+type Shard struct {
+	Primary string `yaml:"primary" required:"true" doc:"host:port of the instance that takes writes."`
+	Schema  string `yaml:"schema" doc:"Name of the schema on the instance; absent means the database's name."`
+}
+
+// Consumer is an identity, the same for both doors.
+type Consumer struct {
+	Groups []string       `yaml:"groups" doc:"Names of groups that the consumer belongs to."`
+	MySQL  *ConsumerMySQL `yaml:"mysql" doc:"How the consumer signs in to the SQL door; absent means that it cannot."`
+}
+
+// ConsumerMySQL is a consumer's sign-in for the SQL door. The user name is the consumer's name.
+type ConsumerMySQL struct {
+	Password Secret `yaml:"password" short:"true" doc:"Password."`
+}
+
+// Admin is the listener of the admin API.
+type Admin struct {
+	Address string `yaml:"address" short:"true" required:"true" doc:"host:port"`
+}
+
+// Log is Menshen's own log.
+type Log struct {
+	Level  string `yaml:"level" enum:"debug,info,warn,error" default:"info" doc:"The least severe level written."`
+	Format string `yaml:"format" enum:"json,text" default:"json" doc:"The form of a line."`
+}
+
+// AccessLog is where access records go.
+type AccessLog struct {
+	To string `yaml:"to" short:"true" default:"stdout" doc:"stdout, stderr, none, or a file's path."`
+}
+
+// Duration is a time span, written 250ms, 5s, 10m, 1h30m.
+type Duration time.Duration
+
+// Size is a number of bytes, written 512, 64KiB, 2MiB, 1GiB (also KB, MB, GB in powers of ten).
+type Size int64
+
+// Percent is a share, written 50%.
+type Percent float64
+
+// Secret is a string that is never printed back. Its zero value is the empty secret.
+type Secret string
