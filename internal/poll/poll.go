@@ -1,0 +1,312 @@
+// Package poll is the I/O boundary that both doors stand on: a Conn is a stream connection whose owner is one ordinary
+// goroutine (one reader and one writer at a time), with deadlines that cost nothing while they are not needed.
+//
+// A Conn is a net.Conn, so TLS, tunnels and the MySQL wire can stand on it. On Linux, over a TCP or Unix socket, it adds
+// three things to the net package's own connection:
+//
+//   - A read after a short read waits for readiness before it tries. The net package tries first, and behind a proxy that
+//     try nearly always ends in EAGAIN: two useless system calls of six for each relayed request.
+//   - The system call is made without telling the scheduler (it cannot block: the socket is non-blocking).
+//   - A connection can be waited on without holding a buffer (Await), and asked whether it is still open (Alive).
+//
+// It refuses to buffer: bytes go straight between the caller's slice and the kernel. It starts no goroutine.
+package poll
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// ErrInterrupted is returned by Read and Await after Interrupt.
+var ErrInterrupted = errors.New("read interrupted")
+
+// missedEOF bounds how long a wait may miss an end of file that came in one wake-up with data (see Conn.Read).
+const missedEOF = time.Second
+
+var start = time.Now()
+
+// Instant is a moment on the monotonic clock, in nanoseconds since the process started plus one second; zero means never.
+type Instant int64
+
+// Now reads the clock.
+func Now() Instant { return Instant(time.Since(start)) + Instant(time.Second) }
+
+// Add gives the moment d later. Never stays never, and so does any moment to which a zero or negative d is added: a
+// timeout of zero is no timeout.
+func (i Instant) Add(d time.Duration) Instant {
+	if d <= 0 || i == 0 {
+		return 0
+	}
+	return i + Instant(d)
+}
+
+// Sub gives the time from j to i.
+func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
+
+// Time gives the wall clock's idea of the moment.
+func (i Instant) Time() time.Time { return start.Add(time.Duration(i) - time.Second) }
+
+// Earlier gives the earlier of two moments, of which zero is never.
+func Earlier(a, b Instant) Instant {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
+}
+
+// Conn is a stream connection. One goroutine may read while another writes; Interrupt and Close may come from any.
+type Conn struct {
+	net.Conn
+	raw syscall.RawConn // nil: every call goes to Conn as it is
+
+	// Reading. Owned by the reading goroutine.
+	bounded   Instant // what ReadBefore set: reads fail after it
+	armed     Instant // when the runtime's timer will fire; may be earlier than bounded, never much later
+	drained   bool    // the last read took all there was: nothing to read until the next wake-up
+	skip      bool
+	in        []byte
+	inCount   int
+	inError   error
+	readOnce  func(fd uintptr) bool
+	waitOnce  func(fd uintptr) bool
+	interrupt atomic.Bool
+
+	// Writing. Owned by the writing goroutine.
+	patience  time.Duration // longest time that the peer may refuse bytes; 0 is for ever
+	out       []byte
+	outCount  int
+	outError  error
+	blocked   bool
+	writeOnce func(fd uintptr) bool
+}
+
+// New makes a Conn over a connection. Over anything but a TCP or Unix socket on Linux it behaves as c does.
+func New(c net.Conn) *Conn {
+	pc := &Conn{Conn: c}
+	if sc, ok := c.(syscall.Conn); ok && rawSupported {
+		if raw, err := sc.SyscallConn(); err == nil {
+			pc.raw = raw
+			pc.readOnce = pc.tryRead
+			pc.waitOnce = pc.tryWait
+			pc.writeOnce = pc.tryWrite
+		}
+	}
+	return pc
+}
+
+// ReadBefore bounds all following reads: they fail with os.ErrDeadlineExceeded after t. Zero means never. It sets no
+// timer: a timer that is armed for an earlier moment is left alone and set right when it fires, so a busy connection sets
+// one about once in its idle timeout and not once a request.
+func (c *Conn) ReadBefore(t Instant) { c.bounded = t }
+
+// SetReadDeadline bounds reads as net.Conn's does.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.bounded = 0
+	} else {
+		c.bounded = Instant(t.Sub(start)) + Instant(time.Second)
+		if c.bounded <= 0 {
+			c.bounded = 1
+		}
+	}
+	c.armed = c.bounded
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetDeadline bounds reads and writes as net.Conn's does.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// WritePatience bounds how long the peer may refuse bytes in one Write; zero is for ever. Writes that the kernel takes at
+// once never set a timer.
+func (c *Conn) WritePatience(d time.Duration) { c.patience = d }
+
+// Interrupt makes the present or next Read or Await fail with ErrInterrupted, once.
+func (c *Conn) Interrupt() {
+	c.interrupt.Store(true)
+	// Only the runtime's timer moves; the reader finds that its own bound has not passed and looks at the flag.
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// arm makes sure that the timer fires no later than want (and is left alone when it fires somewhat earlier). now may be
+// slightly old.
+func (c *Conn) arm(now, want Instant) {
+	if want == 0 {
+		if c.armed != 0 {
+			c.armed = 0
+			_ = c.Conn.SetReadDeadline(time.Time{})
+		}
+		return
+	}
+	slack := (want - now) / 8
+	if c.armed > now && c.armed <= want+slack {
+		return
+	}
+	c.armed = want
+	_ = c.Conn.SetReadDeadline(want.Time())
+}
+
+// Read reads what there is, waiting for the first byte.
+//
+// After a short read it waits for the next wake-up without trying. One case needs care: when data and the end of file
+// came in one wake-up, the read took the data and no further wake-up will tell of the end. So such a wait is cut after
+// a second and tried once; only a peer that half-closes notices.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.raw == nil {
+		return c.plainRead(p)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.in = p
+	err := c.wait(c.readOnce)
+	n, inError := c.inCount, c.inError
+	c.in, c.inCount, c.inError = nil, 0, nil
+	if err != nil {
+		return 0, err
+	}
+	c.drained = inError == nil && n < len(p)
+	return n, inError
+}
+
+// Await waits until there is something to read, without reading it.
+func (c *Conn) Await() error {
+	if c.raw == nil || !c.drained {
+		return nil
+	}
+	err := c.wait(c.waitOnce)
+	c.drained = false
+	return err
+}
+
+// wait runs once under the poller until it says true, a bound passes, or Interrupt comes.
+func (c *Conn) wait(once func(uintptr) bool) error {
+	c.skip = c.drained
+	if c.bounded != 0 || c.drained || c.armed != 0 {
+		now := Now()
+		want := c.bounded
+		if c.drained {
+			want = Earlier(want, now+Instant(missedEOF))
+		}
+		c.arm(now, want)
+	}
+	if c.interrupted() {
+		return ErrInterrupted
+	}
+	for {
+		err := c.raw.Read(once)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if c.interrupted() {
+			return ErrInterrupted
+		}
+		now := Now()
+		if c.bounded != 0 && now >= c.bounded {
+			return os.ErrDeadlineExceeded
+		}
+		// The timer was set for an earlier bound, or cut for a missed end of file: try, and wait for the real bound.
+		c.skip = false
+		c.armed = c.bounded
+		if c.bounded == 0 {
+			_ = c.Conn.SetReadDeadline(time.Time{})
+		} else {
+			_ = c.Conn.SetReadDeadline(c.bounded.Time())
+		}
+		if c.interrupted() { // it came between the timer's firing and its new setting
+			return ErrInterrupted
+		}
+	}
+}
+
+// interrupted takes a pending Interrupt. It is asked after each setting of the timer, because that may have undone the
+// setting that Interrupt made.
+func (c *Conn) interrupted() bool {
+	if !c.interrupt.Load() {
+		return false
+	}
+	c.interrupt.Store(false)
+	c.armed = 1 // somewhere in the past: set it anew next time
+	return true
+}
+
+// Uninterrupt takes back an Interrupt that no read has seen.
+func (c *Conn) Uninterrupt() { c.interrupted() }
+
+func (c *Conn) plainRead(p []byte) (int, error) {
+	for {
+		if c.bounded != 0 || c.armed != 0 {
+			c.arm(Now(), c.bounded)
+		}
+		if c.interrupted() {
+			return 0, ErrInterrupted
+		}
+		n, err := c.Conn.Read(p)
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		c.armed = 1
+		if c.bounded != 0 && Now() >= c.bounded {
+			return n, err
+		}
+	}
+}
+
+// Write writes all of p.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.raw == nil {
+		if c.patience > 0 {
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
+		}
+		return c.Conn.Write(p)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.out, c.outCount, c.outError, c.blocked = p, 0, nil, false
+	timed := false
+	var err error
+	for {
+		err = c.raw.Write(c.writeOnce)
+		if err != nil || c.outError != nil || c.outCount == len(c.out) {
+			break
+		}
+		// The kernel took a part: from here on the peer's patience is measured, afresh after each part it takes.
+		if c.patience > 0 {
+			timed = true
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
+		}
+		c.blocked = true
+	}
+	n, outError := c.outCount, c.outError
+	c.out = nil
+	if timed {
+		_ = c.Conn.SetWriteDeadline(time.Time{})
+	}
+	if err == nil {
+		err = outError
+	}
+	return n, err
+}
+
+// NetConn gives the connection underneath.
+func (c *Conn) NetConn() net.Conn { return c.Conn }
+
+// CloseWrite closes the writing half when the connection underneath can.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package poll
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+const rawSupported = true
+
+// tryRead is one receive. It says false when the poller should wait.
+//
+// RawSyscall and not Syscall: the socket is non-blocking, so the call returns at once and the scheduler need not know
+// (measured in a relay: 3 % of the CPU time of a request). c.in outlives the call because c is held by its reader.
+func (c *Conn) tryRead(fd uintptr) bool {
+	if c.skip {
+		c.skip = false
+		return false
+	}
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.in[0])), uintptr(len(c.in)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			c.inCount = int(n)
+			if n == 0 {
+				c.inError = io.EOF
+			}
+			return true
+		case syscall.EAGAIN:
+			return false
+		case syscall.EINTR:
+		default:
+			c.inError = os.NewSyscallError("recvfrom", errno)
+			return true
+		}
+	}
+}
+
+// tryWait says true at the second asking: after one wake-up. A cut wait (see Read) looks with a peek.
+func (c *Conn) tryWait(fd uintptr) bool {
+	if c.skip {
+		c.skip = false
+		return false
+	}
+	return peek(fd) != syscall.EAGAIN
+}
+
+// tryWrite is one send.
+func (c *Conn) tryWrite(fd uintptr) bool {
+	if c.blocked {
+		c.blocked = false
+		return false
+	}
+	for {
+		p := c.out[c.outCount:]
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			c.outCount += int(n)
+			if c.outCount == len(c.out) {
+				return true
+			}
+		case syscall.EAGAIN:
+			return true // Write sees that bytes are left, sets its timer and comes back to wait
+		case syscall.EINTR:
+		default:
+			c.outError = os.NewSyscallError("sendto", errno)
+			return true
+		}
+	}
+}
+
+// peek looks for a byte without taking it: 0 when there is one or the end of file, EAGAIN when there is neither.
+func peek(fd uintptr) syscall.Errno {
+	var b [1]byte
+	for {
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		if errno != syscall.EINTR {
+			return errno
+		}
+	}
+}
+
+// Alive says whether the connection is open and silent, as an idle connection must be: false when the peer has closed it
+// or has sent something that nobody asked for.
+func (c *Conn) Alive() bool {
+	if c.raw == nil {
+		return true
+	}
+	silent := false
+	err := c.raw.Control(func(fd uintptr) { silent = peek(fd) == syscall.EAGAIN })
+	return err == nil && silent
+}

@@ -1,0 +1,212 @@
+package poll
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// pair gives both ends of a TCP connection, the first as a Conn.
+func pair(t testing.TB) (*Conn, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close(); peer.Close() })
+	return New(nc), peer.(*net.TCPConn)
+}
+
+func TestReadsWhatWasSent(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	buf := make([]byte, 64)
+	for i := range 100 {
+		msg := bytes.Repeat([]byte{byte(i)}, 1+i%70)
+		go peer.Write(msg)
+		var got []byte
+		for len(got) < len(msg) {
+			n, err := c.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, buf[:n]...)
+		}
+		if !bytes.Equal(got, msg) {
+			t.Fatalf("message %d: got %v", i, got)
+		}
+	}
+}
+
+func TestReadBeforeFails(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	buf := make([]byte, 64)
+	peer.Write([]byte("x"))
+	if n, err := c.Read(buf); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	c.ReadBefore(Now().Add(30 * time.Millisecond))
+	if _, err := c.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	c.ReadBefore(Now().Add(time.Minute)) // a later bound takes the failure back
+	peer.Write([]byte("y"))
+	if n, err := c.Read(buf); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+// A timer armed early for a short bound must not fail a read with a later bound.
+func TestEarlyTimerIsNotATimeout(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	buf := make([]byte, 64)
+	peer.Write([]byte("x"))
+	c.ReadBefore(Now().Add(20 * time.Millisecond))
+	if _, err := c.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	c.ReadBefore(Now().Add(time.Minute))
+	timer := time.AfterFunc(60*time.Millisecond, func() { peer.Write([]byte("y")) })
+	defer timer.Stop()
+	if n, err := c.Read(buf); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+// Data and the end of file in one wake-up: the end must still be seen.
+func TestHalfCloseWithData(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		c, peer := pair(t)
+		peer.Write([]byte("bye"))
+		peer.CloseWrite()
+		c.ReadBefore(Now().Add(20 * time.Second))
+		got, err := io.ReadAll(c)
+		if err != nil || string(got) != "bye" {
+			t.Fatalf("%q %v", got, err)
+		}
+		c.Close()
+		if testing.Short() {
+			break
+		}
+	}
+}
+
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	buf := make([]byte, 64)
+	peer.Write([]byte("one"))
+	if _, err := c.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	c.ReadBefore(Now().Add(20 * time.Millisecond))
+	if err := c.Await(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	c.ReadBefore(Now().Add(time.Minute))
+	timer := time.AfterFunc(20*time.Millisecond, func() { peer.Write([]byte("two")) })
+	defer timer.Stop()
+	if err := c.Await(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "two" {
+		t.Fatal(n, err)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	buf := make([]byte, 64)
+	c.ReadBefore(Now().Add(time.Minute))
+	for range 50 {
+		done := make(chan error, 1)
+		go func() { _, err := c.Read(buf); done <- err }()
+		c.Interrupt()
+		if err := <-done; !errors.Is(err, ErrInterrupted) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	peer.Write([]byte("x"))
+	if n, err := c.Read(buf); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+func TestWritePatience(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	c.WritePatience(50 * time.Millisecond)
+	big := make([]byte, 64<<20)
+	n, err := c.Write(big)
+	if !errors.Is(err, os.ErrDeadlineExceeded) || n == len(big) {
+		t.Fatalf("wrote %d, %v", n, err)
+	}
+	go io.Copy(io.Discard, peer)
+	if _, err := c.Write(make([]byte, 8<<20)); err != nil {
+		t.Fatal(err) // the peer reads again: a past timeout leaves no trace
+	}
+}
+
+func TestAlive(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	if !c.Alive() {
+		t.Fatal("a silent open connection must be alive")
+	}
+	peer.Write([]byte("x"))
+	c.ReadBefore(Now().Add(time.Minute))
+	if err := c.Await(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 8)
+	if _, err := c.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	peer.Close()
+	if err := c.Await(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Alive() {
+		t.Fatal("a closed connection must not be alive")
+	}
+}
+
+func BenchmarkPingPong(b *testing.B) {
+	c, peer := pair(b)
+	p := New(peer)
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, err := p.Read(buf)
+			if err != nil {
+				return
+			}
+			p.Write(buf[:n])
+		}
+	}()
+	msg, buf := make([]byte, 400), make([]byte, 512)
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Write(msg)
+		if _, err := c.Read(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
