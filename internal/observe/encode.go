@@ -22,11 +22,11 @@ func (c *clock) append(dst []byte, t time.Time) []byte {
 	second := t.Unix()
 	if !c.ready || second != c.second {
 		utc := t.UTC()
+		c.second, c.ready = second, true
 		if utc.Year() < 0 || utc.Year() > 9999 {
-			utc, t = time.Time{}, time.Time{}
+			utc, t, c.ready = time.Time{}, time.Time{}, false
 		}
 		utc.AppendFormat(c.text[:0], "2006-01-02T15:04:05")
-		c.second, c.ready = second, utc.Equal(t)
 	}
 	dst = append(dst, c.text[:]...)
 	micro := t.Nanosecond() / 1000
