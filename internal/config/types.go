@@ -36,7 +36,7 @@ const (
 
 // Listener is one address on which connections come in.
 type Listener struct {
-	Address         string           `yaml:"address" required:"true" doc:"host:port to listen on; an empty host means all addresses, port 0 any free port."`
+	Address         string           `yaml:"address" required:"true" form:"listen" doc:"host:port to listen on; an empty host means all addresses, port 0 any free port."`
 	Protocol        Protocol         `yaml:"protocol" enum:"http,tcp,mysql" default:"http" doc:"What clients speak here."`
 	TLS             *ListenerTLS     `yaml:"tls" doc:"Certificates; absent means plain text. For mysql: TLS is offered in the handshake."`
 	Service         ServiceRef       `yaml:"service" doc:"tcp only: the service that connections are relayed to, by name or in place."`
@@ -51,16 +51,16 @@ type Listener struct {
 // ListenerTLS holds the certificates of a listener. The short form {cert, key} is one certificate; more go under
 // certificates. The certificate is chosen by SNI; the first one serves names that none covers.
 type ListenerTLS struct {
-	Cert         string        `yaml:"cert" doc:"PEM file with the certificate chain."`
-	Key          string        `yaml:"key" doc:"PEM file with the private key."`
+	Cert         string        `yaml:"cert" form:"file" doc:"PEM file with the certificate chain."`
+	Key          string        `yaml:"key" form:"file" doc:"PEM file with the private key."`
 	Certificates []Certificate `yaml:"certificates" doc:"More certificates, chosen by SNI."`
 	MinVersion   string        `yaml:"min_version" enum:"1.2,1.3" default:"1.2" doc:"The oldest TLS version accepted."`
 }
 
 // Certificate is one certificate chain with its key, both PEM files.
 type Certificate struct {
-	Cert string `yaml:"cert" required:"true" doc:"PEM file with the certificate chain."`
-	Key  string `yaml:"key" required:"true" doc:"PEM file with the private key."`
+	Cert string `yaml:"cert" required:"true" form:"file" doc:"PEM file with the certificate chain."`
+	Key  string `yaml:"key" required:"true" form:"file" doc:"PEM file with the private key."`
 }
 
 // ListenerTimeouts bound each phase of a client's connection. Zero switches a bound off.
@@ -74,7 +74,7 @@ type ListenerTimeouts struct {
 // ListenerLimits bound what strangers can fill. Zero means no bound where the default is zero.
 type ListenerLimits struct {
 	HeaderBytes           Size `yaml:"header_bytes" default:"64KiB" doc:"Largest request head: 431, or 414 when the request line alone is larger."`
-	Headers               int  `yaml:"headers" default:"128" doc:"Most header fields in a request: 431."`
+	Headers               int  `yaml:"headers" default:"128" min:"1" max:"10000" doc:"Most header fields in a request: 431."`
 	BodyBytes             Size `yaml:"body_bytes" default:"0" doc:"Largest request body: 413. 0 means no bound."`
 	Connections           int  `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
 	ConnectionsPerAddress int  `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
@@ -113,9 +113,9 @@ type Service struct {
 
 // Endpoint is one address of a service.
 type Endpoint struct {
-	Address string            `yaml:"address" required:"true" doc:"host:port"`
-	Weight  int               `yaml:"weight" default:"1" doc:"Share of the traffic, against the other endpoints' weights; 0 takes none."`
-	Labels  map[string]string `yaml:"labels" doc:"Free labels, shown in status."`
+	Address string            `yaml:"address" required:"true" short:"true" form:"endpoint" doc:"host:port"`
+	Weight  int               `yaml:"weight" default:"1" max:"1000000" doc:"Share of the traffic, against the other endpoints' weights; 0 takes none."`
+	Labels  map[string]string `yaml:"labels" keys:"free" doc:"Free labels, shown in status."`
 }
 
 // Algorithm names a way to choose an endpoint.
@@ -133,19 +133,19 @@ const (
 // Balance is how an endpoint is chosen. The short form is the algorithm's name.
 type Balance struct {
 	Algorithm Algorithm `yaml:"algorithm" short:"true" enum:"round_robin,least_connections,least_latency,random,hash" default:"round_robin" doc:"The algorithm."`
-	Key       string    `yaml:"key" default:"client_address" doc:"hash only: client_address, path, header:NAME or cookie:NAME. A request without it is hashed on its client address."`
+	Key       string    `yaml:"key" default:"client_address" form:"hash_key" doc:"hash only: client_address, path, header:NAME or cookie:NAME. A request without it is hashed on its client address."`
 }
 
 // HealthCheck asks each endpoint at an interval whether it is well. The short form is the path. Without a path it is
 // a TCP connect.
 type HealthCheck struct {
-	Path     string   `yaml:"path" short:"true" doc:"Path of a GET request; absent means that a TCP connection is enough."`
-	Host     string   `yaml:"host" doc:"Host header of the request; absent means the endpoint's address."`
-	Status   string   `yaml:"status" default:"200-399" doc:"Status codes that mean healthy: 200, 200-299, or a comma-separated list of these."`
+	Path     string   `yaml:"path" short:"true" form:"path" doc:"Path of a GET request; absent means that a TCP connection is enough."`
+	Host     string   `yaml:"host" form:"host" doc:"Host header of the request; absent means the endpoint's address."`
+	Status   string   `yaml:"status" default:"200-399" form:"status" number:"true" doc:"Status codes that mean healthy: 200, 200-299, or a comma-separated list of these."`
 	Interval Duration `yaml:"interval" default:"2s" doc:"Time between two checks of one endpoint."`
 	Timeout  Duration `yaml:"timeout" default:"1s" doc:"A check that takes longer has failed."`
-	Rise     int      `yaml:"rise" default:"2" doc:"Successes in a row that make an endpoint healthy."`
-	Fall     int      `yaml:"fall" default:"3" doc:"Failures in a row that make it unhealthy."`
+	Rise     int      `yaml:"rise" default:"2" min:"1" max:"1000" doc:"Successes in a row that make an endpoint healthy."`
+	Fall     int      `yaml:"fall" default:"3" min:"1" max:"1000" doc:"Failures in a row that make it unhealthy."`
 }
 
 // Outlier ejects an endpoint whose requests fail.
@@ -158,7 +158,7 @@ type Outlier struct {
 // Retry bounds the further attempts of one request. A retry is made only when nothing was sent, or when the method is
 // idempotent and no response byte came. The short form is the number of attempts.
 type Retry struct {
-	Attempts int     `yaml:"attempts" short:"true" default:"1" doc:"Further attempts for one request, each on another endpoint; 0 never retries."`
+	Attempts int     `yaml:"attempts" short:"true" default:"1" max:"100" doc:"Further attempts for one request, each on another endpoint; 0 never retries."`
 	Budget   Percent `yaml:"budget" default:"20%" doc:"Most retries of a service, as a share of its requests (never fewer than 3 a second)."`
 }
 
@@ -177,10 +177,10 @@ type ServiceConnections struct {
 
 // ClientTLS is how Menshen speaks TLS as a client. `tls: true` means the system's roots and the endpoint's host name.
 type ClientTLS struct {
-	CA                 string `yaml:"ca" doc:"PEM file with the authorities to trust; absent means the system's."`
-	Cert               string `yaml:"cert" doc:"PEM file with Menshen's own certificate."`
-	Key                string `yaml:"key" doc:"PEM file with its key."`
-	ServerName         string `yaml:"server_name" doc:"Name to verify and to send as SNI; absent means the address's host."`
+	CA                 string `yaml:"ca" form:"file" doc:"PEM file with the authorities to trust; absent means the system's."`
+	Cert               string `yaml:"cert" form:"file" doc:"PEM file with Menshen's own certificate."`
+	Key                string `yaml:"key" form:"file" doc:"PEM file with its key."`
+	ServerName         string `yaml:"server_name" form:"match_host" doc:"Name to verify and to send as SNI; absent means the address's host."`
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify" default:"false" doc:"Trust any certificate. Never in production."`
 }
 
@@ -199,11 +199,11 @@ type Route struct {
 // Match is a condition on a request. The short form "[METHOD ][host]/path" is one path, at most one host and at most one
 // method. All conditions must hold; in a list one is enough.
 type Match struct {
-	Hosts   []string          `yaml:"hosts" doc:"Exact names, or *.example.com for any deeper name. Empty means any."`
-	Paths   []string          `yaml:"paths" doc:"/exact, /prefix/*, /with/{capture}, ~^/regular.*$. Empty means any."`
-	Methods []string          `yaml:"methods" doc:"Methods, in capitals. GET includes HEAD. Empty means any."`
-	Headers map[string]string `yaml:"headers" doc:"Header conditions: an exact value, ~regular expression, or present."`
-	Query   map[string]string `yaml:"query" doc:"Query parameter conditions, in the same forms."`
+	Hosts   []string          `yaml:"hosts" form:"match_host" doc:"Exact names, or *.example.com for any deeper name. Empty means any."`
+	Paths   []string          `yaml:"paths" form:"match_path" doc:"/exact, /prefix/*, /with/{capture}, ~^/regular.*$. Empty means any."`
+	Methods []string          `yaml:"methods" form:"method" doc:"Methods, in capitals. GET includes HEAD. Empty means any."`
+	Headers map[string]string `yaml:"headers" keys:"header" form:"condition" doc:"Header conditions: an exact value, ~regular expression, or present."`
+	Query   map[string]string `yaml:"query" keys:"free" form:"condition" doc:"Query parameter conditions, in the same forms."`
 }
 
 // Weight is a share of a split: "90%" or a number of parts. Value is what was written, without the sign.
@@ -214,22 +214,22 @@ type Weight struct {
 
 // Redirect answers with a Location. The short form is To.
 type Redirect struct {
-	To     string `yaml:"to" short:"true" required:"true" doc:"Location; {*} is what the prefix's star stood for, {name} a capture, {host}, {path}, {query} the request's."`
+	To     string `yaml:"to" short:"true" required:"true" form:"location" doc:"Location; {*} is what the prefix's star stood for, {name} a capture, {host}, {path}, {query} the request's."`
 	Status int    `yaml:"status" enum:"301,302,303,307,308" default:"302" doc:"Status code."`
 }
 
 // Respond answers with a fixed response.
 type Respond struct {
-	Status  int               `yaml:"status" short:"true" default:"200" doc:"Status code."`
+	Status  int               `yaml:"status" short:"true" default:"200" min:"200" max:"599" doc:"Status code."`
 	Body    string            `yaml:"body" doc:"Body."`
-	Headers map[string]string `yaml:"headers" doc:"Header fields. Content-Type is text/plain; charset=utf-8 unless given."`
+	Headers map[string]string `yaml:"headers" keys:"response_header" form:"header_value" doc:"Header fields. Content-Type is text/plain; charset=utf-8 unless given."`
 }
 
 // Rewrite changes a request on its way to the endpoint.
 type Rewrite struct {
-	Path        string `yaml:"path" doc:"New path; {*} and {capture} are filled in."`
-	Host        string `yaml:"host" doc:"New Host."`
-	StripPrefix string `yaml:"strip_prefix" doc:"Prefix to take off the path."`
+	Path        string `yaml:"path" form:"path" doc:"New path; {*} and {capture} are filled in."`
+	Host        string `yaml:"host" form:"host" doc:"New Host."`
+	StripPrefix string `yaml:"strip_prefix" form:"path" doc:"Prefix to take off the path."`
 }
 
 // Database is a logical database that SQL clients see under its name.
@@ -254,13 +254,13 @@ type Login struct {
 
 // Shard is an instance group and a schema in it.
 type Shard struct {
-	Primary string `yaml:"primary" required:"true" doc:"host:port of the instance that takes writes."`
+	Primary string `yaml:"primary" required:"true" form:"endpoint" doc:"host:port of the instance that takes writes."`
 	Schema  string `yaml:"schema" doc:"Name of the schema on the instance; absent means the database's name."`
 }
 
 // Consumer is an identity, the same for both doors.
 type Consumer struct {
-	Groups []string       `yaml:"groups" doc:"Names of groups that the consumer belongs to."`
+	Groups []string       `yaml:"groups" form:"name" doc:"Names of groups that the consumer belongs to."`
 	MySQL  *ConsumerMySQL `yaml:"mysql" doc:"How the consumer signs in to the SQL door; absent means that it cannot."`
 }
 
@@ -271,7 +271,7 @@ type ConsumerMySQL struct {
 
 // Admin is the listener of the admin API.
 type Admin struct {
-	Address string `yaml:"address" short:"true" required:"true" doc:"host:port"`
+	Address string `yaml:"address" short:"true" required:"true" form:"listen" doc:"host:port"`
 }
 
 // Log is Menshen's own log.
@@ -282,7 +282,7 @@ type Log struct {
 
 // AccessLog is where access records go.
 type AccessLog struct {
-	To string `yaml:"to" short:"true" default:"stdout" doc:"stdout, stderr, none, or a file's path."`
+	To string `yaml:"to" short:"true" default:"stdout" form:"sink" doc:"stdout, stderr, none, or a file's path."`
 }
 
 // Duration is a time span, written 250ms, 5s, 10m, 1h30m.
@@ -291,7 +291,7 @@ type Duration time.Duration
 // Size is a number of bytes, written 512, 64KiB, 2MiB, 1GiB (also KB, MB, GB in powers of ten).
 type Size int64
 
-// Percent is a share, written 50%.
+// Percent is a share as it is written: 50% is 50. Share gives 0.5.
 type Percent float64
 
 // Secret is a string that is never printed back. Its zero value is the empty secret.

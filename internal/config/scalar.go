@@ -1,0 +1,184 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// scalar is how values of one Go type are written. The same pattern serves the decoder and the JSON Schema, so that
+// they accept the same texts; what a pattern cannot say (ranges) stands in parse.
+type scalar struct {
+	want    string         // "a duration such as 250ms, 5s or 1h30m"
+	pattern *regexp.Regexp // of the text
+	number  bool           // a plain number is accepted as its own text
+	maximum float64        // of a plain number, for the schema; 0 means none
+	parse   func(text string) (any, error)
+	format  func(v any) string
+}
+
+var (
+	durationPattern = regexp.MustCompile(`^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$`)
+	sizePattern     = regexp.MustCompile(`^[0-9]+([.][0-9]+)?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
+	percentPattern  = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%$`)
+	weightPattern   = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%?$`)
+	prefixPattern   = regexp.MustCompile(`^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$`)
+)
+
+// scalars are the types with a way of writing of their own; the basic kinds are in decode.go.
+var scalars = map[reflect.Type]*scalar{
+	reflect.TypeFor[Duration]():     {want: "a duration such as 250ms, 5s or 1h30m", pattern: durationPattern, number: true, parse: parseDuration, format: formatDuration},
+	reflect.TypeFor[Size]():         {want: "a size such as 512, 64KiB or 2MB", pattern: sizePattern, number: true, parse: parseSize, format: formatSize},
+	reflect.TypeFor[Percent]():      {want: "a share from 0% to 100%", pattern: percentPattern, parse: parsePercent, format: formatPercent},
+	reflect.TypeFor[Weight]():       {want: "a share such as 90%, or a number of parts", pattern: weightPattern, number: true, parse: parseWeight, format: formatWeight},
+	reflect.TypeFor[netip.Prefix](): {want: "an address or a network such as 10.0.0.0/8", pattern: prefixPattern, parse: parsePrefix, format: formatPrefix},
+}
+
+// String gives the duration as it is written: 250ms, 1h30m, 0.
+func (d Duration) String() string { return formatDuration(d) }
+
+// String gives the size as it is written: 512, 64KiB, 2MiB.
+func (s Size) String() string { return formatSize(s) }
+
+// String gives the percentage as it is written: 50%.
+func (p Percent) String() string { return formatPercent(p) }
+
+// Share gives the percentage as a part of one: 0.5 for 50%.
+func (p Percent) Share() float64 { return float64(p) / 100 }
+
+// String gives the weight as it is written: 90% or 9.
+func (w Weight) String() string { return formatWeight(w) }
+
+// String never gives the secret, so that no log and no error can hold it by accident. Convert to string to read it.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return masked
+}
+
+// GoString is String: %#v keeps the secret as well.
+func (s Secret) GoString() string { return strconv.Quote(s.String()) }
+
+// masked stands in place of a secret.
+const masked = "***"
+
+func parseDuration(text string) (any, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil { // the pattern held, so it is the range
+		return nil, fmt.Errorf("%s is longer than 290 years", text)
+	}
+	return Duration(d), nil
+}
+
+func formatDuration(v any) string {
+	d := time.Duration(v.(Duration))
+	if d == 0 {
+		return "0"
+	}
+	text := d.String() // 1h30m0s
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// units of Size, largest first among those of one kind. Binary ones are used for printing.
+var units = []struct {
+	name  string
+	bytes int64
+}{
+	{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
+	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1},
+}
+
+func parseSize(text string) (any, error) {
+	number, unit := strings.TrimRight(text, "TGMKiB"), int64(1)
+	for _, u := range units {
+		if text[len(number):] == u.name {
+			unit = u.bytes
+		}
+	}
+	if n, err := strconv.ParseInt(number, 10, 64); err == nil && n <= math.MaxInt64/unit {
+		return Size(n * unit), nil
+	}
+	f, err := strconv.ParseFloat(number, 64)
+	if f *= float64(unit); err != nil || f >= math.MaxInt64 {
+		return nil, fmt.Errorf("%s is too large", text)
+	}
+	if f != math.Trunc(f) {
+		return nil, fmt.Errorf("%s is not a whole number of bytes", text)
+	}
+	return Size(f), nil
+}
+
+func formatSize(v any) string {
+	n := int64(v.(Size))
+	for _, u := range units[:4] {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func parsePercent(text string) (any, error) {
+	f, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || f > 100 {
+		return nil, fmt.Errorf("%s is more than 100%%", text)
+	}
+	return Percent(f), nil
+}
+
+func formatPercent(v any) string {
+	return strconv.FormatFloat(float64(v.(Percent)), 'f', -1, 64) + "%"
+}
+
+func parseWeight(text string) (any, error) {
+	number, percent := strings.CutSuffix(text, "%")
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil || f > 1e9 {
+		return nil, fmt.Errorf("%s is too large", text)
+	}
+	if percent && f > 100 {
+		return nil, fmt.Errorf("%s is more than 100%%", text)
+	}
+	return Weight{Value: f, Percent: percent}, nil
+}
+
+func formatWeight(v any) string {
+	w := v.(Weight)
+	text := strconv.FormatFloat(w.Value, 'f', -1, 64)
+	if w.Percent {
+		text += "%"
+	}
+	return text
+}
+
+func parsePrefix(text string) (any, error) {
+	if !strings.Contains(text, "/") {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an address", text)
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not a network", text)
+	}
+	if p != p.Masked() {
+		return nil, fmt.Errorf("%s is an address inside %s, with bits beyond its prefix", text, p.Masked())
+	}
+	return p, nil
+}
+
+func formatPrefix(v any) string { return v.(netip.Prefix).String() }
