@@ -24,7 +24,7 @@ import (
 
 // packages names the Debian package of each program that tests look for.
 var packages = map[string]string{
-	"nginx":              "nginx-light",
+	"nginx":              "nginx",
 	"haproxy":            "haproxy",
 	"mariadbd":           "mariadb-server",
 	"mariadb-install-db": "mariadb-server",

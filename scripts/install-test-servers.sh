@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs what the tests and benchmarks run beside the gateway, if it is missing: on Debian and its relatives as root or with sudo, elsewhere it
+# only says what is missing. Without these programs the tests that need them are skipped (they fail when CI=true). No service is started.
+set -eu
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# program:package. A C compiler because the race detector links with it.
+wanted='nginx:nginx haproxy:haproxy mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client curl:curl wrk:wrk
+  git:git gcc:gcc taskset:util-linux'
+
+programs= packages=
+for pair in $wanted; do
+  if ! command -v "${pair%%:*}" >/dev/null 2>&1; then
+    programs="$programs ${pair%%:*}"
+    case " $packages " in *" ${pair#*:} "*) ;; *) packages="$packages ${pair#*:}" ;; esac
+  fi
+done
+case $packages in *gcc*) packages="$packages libc6-dev" ;; esac
+[ -n "$packages" ] || exit 0
+
+echo "missing for the tests:$programs"
+if ! command -v apt-get >/dev/null 2>&1; then
+  echo "install them with this system's package manager (on Debian:$packages)"
+  exit 0
+fi
+
+root=
+if [ "$(id -u)" -ne 0 ]; then
+  # Not asking for a password: a test run must not hang on a prompt.
+  if ! command -v sudo >/dev/null 2>&1 || ! sudo -n true 2>/dev/null; then
+    echo "run this as root, or: apt-get install$packages"
+    exit 0
+  fi
+  root='sudo -n'
+fi
+
+# Debian starts a service as soon as its package is set up, unless policy-rc.d forbids it; one that exists is left as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap '$root rm -f "$policy"' EXIT
+  trap 'exit 1' INT TERM HUP
+  printf '#!/bin/sh\nexit 101\n' | $root tee "$policy" >/dev/null
+  $root chmod 755 "$policy"
+fi
+
+$root apt-get -q update
+# shellcheck disable=SC2086 # a list of words
+$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $packages

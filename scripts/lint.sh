@@ -1,0 +1,17 @@
+#!/bin/sh
+# gofmt, go vet and staticcheck, over this module. Nothing is changed.
+set -u
+cd "$(dirname "$0")/.."
+
+failed=0
+
+unformatted=$(git ls-files -co --exclude-standard '*.go' | while read -r file; do [ -e "$file" ] && echo "$file"; done | xargs gofmt -l)
+if [ -n "$unformatted" ]; then
+  echo "gofmt would change:"
+  echo "$unformatted"
+  failed=1
+fi
+
+go vet ./... || failed=1
+go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || failed=1
+exit $failed
