@@ -36,7 +36,9 @@ func Compile(rules []Rule) (*Table, []Problem) {
 	}
 	b.findAmbiguous()
 	if len(b.problems) > 0 {
-		slices.SortStableFunc(b.problems, func(x, y located) int { return cmp.Compare(x.rule, y.rule) })
+		slices.SortStableFunc(b.problems, func(x, y located) int {
+			return cmp.Or(cmp.Compare(x.rule, y.rule), cmp.Compare(x.Field, y.Field), cmp.Compare(x.Message, y.Message))
+		})
 		problems := make([]Problem, len(b.problems))
 		for i, p := range b.problems {
 			problems[i] = p.Problem
@@ -202,7 +204,7 @@ func (b *builder) findAmbiguous() {
 
 // findAmbiguousIn looks at the entries of a leaf that have the same conditions.
 func (b *builder) findAmbiguousIn(host string, l *leaf, members []int, reported map[[2]int]bool) {
-	var owner [64]int // for each method bit the first entry that names it, plus one
+	var owner [64]int // for each method in named, the first entry that names it
 	var named uint64
 	for _, i := range members {
 		e := &l.entries[i]
@@ -236,10 +238,10 @@ func (b *builder) reportAmbiguous(host string, first, second *entry, methods uin
 	}
 	what := host + second.pattern.text
 	switch {
-	case second.pattern.kind == kindRegex:
-		what = host + " " + second.pattern.text
 	case host == "*":
 		what = second.pattern.text
+	case second.pattern.kind == kindRegex:
+		what = host + " " + second.pattern.text
 	}
 	if methods != allMethods {
 		what = strings.Join(b.table.methodNames(methods), ", ") + " " + what
@@ -280,15 +282,20 @@ func (b *builder) finish(host string, from *building) {
 		slices.SortFunc(l.entries, func(x, y entry) int { return t.compareEntries(&x, &y) })
 		s.leaves = append(s.leaves, l)
 	}
-	firstName := map[*leaf]string{}
-	for _, l := range s.leaves {
-		if l.entries[0].pattern.kind == kindRegex {
-			firstName[l] = b.firstName(l)
+	regexPlace := func(l *leaf) (name string, index int) {
+		if l.entries[0].pattern.kind != kindRegex {
+			return "", 0
 		}
+		return b.regexPlace(l)
 	}
 	slices.SortFunc(s.leaves, func(x, y *leaf) int {
 		p, q := x.entries[0].pattern, y.entries[0].pattern
-		return cmp.Or(comparePatterns(p, q), cmp.Compare(firstName[x], firstName[y]), cmp.Compare(p.index, q.index), cmp.Compare(p.key, q.key))
+		if c := comparePatterns(p, q); c != 0 {
+			return c
+		}
+		xName, xIndex := regexPlace(x)
+		yName, yIndex := regexPlace(y)
+		return cmp.Or(cmp.Compare(xName, yName), cmp.Compare(xIndex, yIndex), cmp.Compare(p.key, q.key))
 	})
 	for i, l := range s.leaves {
 		l.rank = int32(i)
@@ -315,14 +322,17 @@ func (b *builder) finish(host string, from *building) {
 	}
 }
 
-// firstName is the place of a regular expression in name order. Rules that share an expression share its place, which is
-// that of the first among them, and are ordered there by their conditions.
-func (b *builder) firstName(l *leaf) string {
-	name := b.rules[l.entries[0].rule].Name
-	for _, e := range l.entries[1:] {
-		name = min(name, b.rules[e.rule].Name)
+// regexPlace is the place of a regular expression: name order, and within a rule the order in which they are written. Rules that
+// share an expression share the place of the first among them, and are ordered there by their conditions; otherwise one
+// without conditions could hide one with.
+func (b *builder) regexPlace(l *leaf) (name string, index int) {
+	first := &l.entries[0]
+	for i := range l.entries[1:] {
+		if e := &l.entries[i+1]; b.rules[e.rule].Name < b.rules[first.rule].Name {
+			first = e
+		}
 	}
-	return name
+	return b.rules[first.rule].Name, first.pattern.index
 }
 
 // insert adds the leaf of a pattern below n.

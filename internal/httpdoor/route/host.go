@@ -68,13 +68,13 @@ func parseHost(text string) (string, error) {
 	switch i := strings.IndexFunc(name, func(r rune) bool { return !isHostRune(r) }); {
 	case len(host) > hostMax:
 		return "", fmt.Errorf("is longer than %d characters", hostMax)
+	case strings.Contains(name, "/"):
+		return "", fmt.Errorf("%q has a path or a scheme (a.example or *.example.com)", text)
 	case i < 0:
 	case name[i] == '*':
 		return "", fmt.Errorf("%q: * stands only at the beginning, as in *.example.com", text)
 	case name[i] == ':':
 		return "", fmt.Errorf("%q has a port (hosts are matched without it; ports belong to listeners)", text)
-	case name[i] == '/':
-		return "", fmt.Errorf("%q has a path or a scheme (a.example or *.example.com)", text)
 	case name[i] >= 0x80:
 		return "", fmt.Errorf("%q is not ASCII (clients send such names as xn--...)", text)
 	default:

@@ -106,7 +106,7 @@ func (t Template) Static() (text string, ok bool) {
 
 // nearest gives the candidate with the fewest edits from word, or "" when all are too far.
 func nearest(word string, candidates []string) string {
-	best, least := "", 1+max(1, len(word)/3)
+	best, least := "", min(len(word), 2+len(word)/4)
 	for _, c := range candidates {
 		if d := edits(word, c); d < least {
 			best, least = c, d
