@@ -87,7 +87,7 @@ func New(a Algorithm, candidates []Candidate, cursor *atomic.Uint64) *Balancer {
 		candidates[i].Weight = min(max(candidates[i].Weight, 0), weightMax)
 	}
 	b := &Balancer{algorithm: a, candidates: candidates, shares: sharesOf(candidates), cursor: cursor}
-	if (a == RoundRobin || a == "") && b.shares.cumulative != nil {
+	if (a == RoundRobin || a == "") && b.shares.cumulative != nil && b.shares.total > 0 {
 		b.schedule = smooth(candidates)
 	}
 	return b
@@ -310,7 +310,8 @@ func (s *shares) at(x uint64) int {
 }
 
 // smooth computes nginx's smooth weighted round robin: at each step all currents grow by their weights, the greatest is
-// taken and pays the total. Weights 5, 1, 1 give a a b a c a a. nil when that would be too much work.
+// taken and pays the total. Weights 5, 1, 1 give a a b a c a a. nil when that would be too much work. At least one weight must
+// be above 0.
 func smooth(candidates []Candidate) []uint16 {
 	divisor := 0
 	for i := range candidates {
