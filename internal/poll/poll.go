@@ -90,6 +90,7 @@ func New(c net.Conn) *Conn {
 	if sc, ok := c.(syscall.Conn); ok && rawSupported {
 		if raw, err := sc.SyscallConn(); err == nil {
 			pc.raw = raw
+			pc.drained = true // the poller tells of what has come before it was asked to watch
 			pc.readOnce = pc.tryRead
 			pc.waitOnce = pc.tryWait
 			pc.writeOnce = pc.tryWrite

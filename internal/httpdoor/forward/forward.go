@@ -1,0 +1,484 @@
+// Package forward makes one attempt at one endpoint: a pooled connection, the request's head and body on it, the
+// response's head and body from it, each side's headers cleaned of what concerns one connection only.
+//
+// A Target is a compiled service; its upstream set chooses the endpoint. A Conn is a connection to an endpoint, owned by
+// one goroutine between Dial or Get and Put or Close (its writing half may be lent to a second one while a request body
+// streams). Pools belong to endpoints and survive reloads with them.
+//
+// It refuses to decide: whether to try again, what the client sees and what is logged is the door's business.
+package forward
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/tlsconfig"
+	"github.com/menshen-gateway/menshen/internal/traffic/balance"
+	"github.com/menshen-gateway/menshen/internal/traffic/health"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// Target is a service as requests use it. It is immutable.
+type Target struct {
+	Name      string
+	Set       *upstream.Set
+	Key       HashKey // what the hash balancer hashes; Kind NoKey for the other balancers
+	Retries   int     // further attempts of one request
+	FirstByte time.Duration
+	Idle      time.Duration
+}
+
+// KeyKind says which part of a request a hash balancer looks at.
+type KeyKind uint8
+
+// The parts.
+const (
+	NoKey KeyKind = iota
+	ClientAddress
+	Path
+	Header
+	Cookie
+)
+
+// HashKey is the part of a request that a hash balancer looks at; Name is the header's or the cookie's.
+type HashKey struct {
+	Kind KeyKind
+	Name string
+}
+
+// Problem is a setting that cannot be used; Field is relative to the service ("tls.ca").
+type Problem struct {
+	Field   string
+	Message string
+}
+
+// Compile makes a Target. Its set is leased from the generation g.
+func Compile(name string, s *config.Service, g *upstream.Generation) (*Target, []Problem) {
+	var problems []Problem
+	clientTLS, unusable := tlsconfig.Client(s.TLS, "http/1.1")
+	for _, p := range unusable {
+		problems = append(problems, Problem{"tls." + p.Field, p.Message})
+	}
+	t := &Target{
+		Name:      name,
+		Retries:   s.Retry.Attempts,
+		FirstByte: time.Duration(s.Timeouts.FirstByte),
+		Idle:      time.Duration(s.Timeouts.Idle),
+	}
+	if s.Balance.Algorithm == config.Hash {
+		t.Key = parseKey(s.Balance.Key)
+	}
+	spec := upstream.Spec{
+		Name:           name,
+		Balance:        balance.Algorithm(s.Balance.Algorithm),
+		Outlier:        upstream.OutlierSettings{ConsecutiveFailures: s.Outlier.ConsecutiveFailures, Ejection: time.Duration(s.Outlier.Ejection), EjectionMax: time.Duration(s.Outlier.EjectionMax)},
+		PanicThreshold: float64(s.PanicThreshold) / 100,
+		MaxConnections: s.Connections.MaxPerEndpoint,
+		RetryBudget:    float64(s.Retry.Budget) / 100,
+		Identity:       identity(s),
+		NewPool: func(e *upstream.Endpoint) io.Closer {
+			return &Pool{address: e.Address, tls: clientTLS, connect: time.Duration(s.Timeouts.Connect), idleMax: s.Connections.MaxIdlePerEndpoint}
+		},
+	}
+	for _, e := range s.Endpoints {
+		spec.Endpoints = append(spec.Endpoints, upstream.EndpointSpec{Address: e.Address, Weight: e.Weight, Labels: e.Labels})
+	}
+	if h := s.HealthCheck; h != nil {
+		spec.Health = health.Settings{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout), Rise: h.Rise, Fall: h.Fall}
+		if h.Path == "" {
+			spec.Probe = health.TCP()
+		} else {
+			status, err := health.ParseStatus(h.Status)
+			if err != nil {
+				problems = append(problems, Problem{"health_check.status", err.Error()})
+			}
+			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS})
+		}
+	}
+	t.Set = g.Set(spec)
+	return t, problems
+}
+
+// identity is what makes an endpoint another one although its address is the same: how connections to it are made.
+func identity(s *config.Service) string {
+	id := fmt.Sprintf("http connect=%v idle=%d", s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint)
+	if s.TLS != nil {
+		id += fmt.Sprintf(" tls=%+v", *s.TLS)
+		for _, file := range []string{s.TLS.CA, s.TLS.Cert, s.TLS.Key} { // a changed file makes new connections
+			if info, err := os.Stat(file); err == nil {
+				id += " " + info.ModTime().String()
+			}
+		}
+	}
+	return id
+}
+
+func parseKey(key string) HashKey {
+	kind, name, _ := strings.Cut(key, ":")
+	switch kind {
+	case "path":
+		return HashKey{Kind: Path}
+	case "header":
+		return HashKey{Kind: Header, Name: name}
+	case "cookie":
+		return HashKey{Kind: Cookie, Name: name}
+	}
+	return HashKey{Kind: ClientAddress}
+}
+
+// Pool keeps idle connections to one endpoint, the last used first, so that few stay open when traffic is low.
+type Pool struct {
+	address string
+	tls     *tls.Config // nil: plain text
+	connect time.Duration
+	idleMax int
+
+	mu     sync.Mutex
+	idle   []*Conn
+	closed bool
+}
+
+const (
+	// An idle connection that was used this recently is taken without asking the kernel whether it is still open: under
+	// load that question would be one more system call for each request.
+	trustedIdle = 5 * time.Millisecond
+	// Most servers close idle connections after 60 to 75 s; we do so first.
+	idleTimeout = 55 * time.Second
+)
+
+// Get takes an idle connection that is open, or nil.
+func (p *Pool) Get(now poll.Instant) *Conn {
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		age := now.Sub(c.idleSince)
+		if age < trustedIdle || (age < idleTimeout && c.poll.Alive()) {
+			c.Reused = true
+			return c
+		}
+		c.Close()
+	}
+}
+
+// Put keeps a connection for the next request, or closes it when the pool is full or closed. The connection must have
+// nothing left of the last exchange.
+func (p *Pool) Put(c *Conn, now poll.Instant) {
+	c.release()
+	c.idleSince = now
+	var old *Conn
+	p.mu.Lock()
+	if p.closed || len(p.idle) >= p.idleMax {
+		old = c
+	} else {
+		if len(p.idle) > 0 && now.Sub(p.idle[0].idleSince) > idleTimeout {
+			old = p.idle[0]
+			copy(p.idle, p.idle[1:])
+			p.idle[len(p.idle)-1] = c
+		} else {
+			p.idle = append(p.idle, c)
+		}
+	}
+	p.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+// Close closes the idle connections, and makes Put close those that are still in use.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
+	}
+	return nil
+}
+
+// Dial opens a connection, for at most the connect timeout and until deadline.
+func (p *Pool) Dial(deadline poll.Instant) (*Conn, *fault.Fault) {
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	until := deadline
+	if p.connect > 0 {
+		until = poll.Earlier(deadline, poll.Now().Add(p.connect))
+	}
+	if until != 0 {
+		ctx, cancel = context.WithDeadline(ctx, until.Time())
+	}
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, connectFault(p.address, err)
+	}
+	c := &Conn{poll: poll.New(nc), pool: p}
+	c.net = c.poll
+	if p.tls != nil {
+		tc := tls.Client(c.poll, tlsconfig.ForAddress(p.tls, p.address))
+		if err := tc.HandshakeContext(ctx); err != nil {
+			nc.Close()
+			return nil, connectFault(p.address, fmt.Errorf("tls: %w", err))
+		}
+		c.net = tc
+	}
+	return c, nil
+}
+
+func connectFault(address string, err error) *fault.Fault {
+	kind, public := fault.ConnectFailed, "the service could not be reached"
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()) {
+		kind, public = fault.ConnectTimeout, "the service could not be reached in time"
+	}
+	f := fault.Wrap(kind, public, fmt.Errorf("connect %s: %w", address, err))
+	f.Unsent = true
+	return f
+}
+
+// Conn is a connection to an endpoint.
+type Conn struct {
+	Reused bool // it has served an exchange before: an end of file before the response may be an idle close
+
+	poll *poll.Conn
+	net  net.Conn // poll, or TLS on it
+	pool *Pool
+
+	buf       []byte // nil while no response is being read; buf[r:w] is read and not yet used
+	r, w      int
+	idleSince poll.Instant
+
+	framing   framing
+	remaining int64 // of a Content-Length body
+	chunks    h1.ChunkDecoder
+}
+
+type framing uint8
+
+const (
+	bodyDone framing = iota
+	bodyLength
+	bodyChunked
+	bodyUntilClose
+)
+
+// Close closes the connection.
+func (c *Conn) Close() {
+	c.release()
+	c.net.Close()
+}
+
+// Put gives the connection back to its pool.
+func (c *Conn) Put(now poll.Instant) { c.pool.Put(c, now) }
+
+func (c *Conn) release() {
+	poll.Put(c.buf)
+	c.buf, c.r, c.w = nil, 0, 0
+}
+
+// Slim lets go of the buffer. Nothing may be left in it.
+func (c *Conn) Slim() { c.release() }
+
+// NetConn is the connection as a stream, for tunnels. Buffered bytes (Leftover) come before it.
+func (c *Conn) NetConn() net.Conn { return c.net }
+
+// Poll is the socket, for deadlines.
+func (c *Conn) Poll() *poll.Conn { return c.poll }
+
+// Write sends bytes of the request.
+func (c *Conn) Write(p []byte) error {
+	_, err := c.net.Write(p)
+	return err
+}
+
+// Leftover takes the bytes that were read beyond the head, for tunnels.
+func (c *Conn) Leftover() []byte {
+	view := c.buf[c.r:c.w]
+	c.r = c.w
+	return view
+}
+
+var headLimits = h1.Limits{HeadBytes: 128 << 10, LineBytes: 16 << 10, Fields: 512}
+
+// ReadHead reads one response head, be it interim (1xx) or final. Its views live until the next call of ReadHead or Body.
+// A fault with Unsent set means that the endpoint closed a reused connection before any byte.
+func (c *Conn) ReadHead(resp *h1.Response, method []byte, before poll.Instant) *fault.Fault {
+	c.poll.ReadBefore(before)
+	first := c.buf == nil
+	if first {
+		if c.net == net.Conn(c.poll) {
+			if err := c.poll.Await(); err != nil { // hold no buffer while the endpoint thinks
+				return c.readFault(err, true)
+			}
+		}
+		c.buf = poll.GetSmall()
+	}
+	for {
+		if c.w > c.r {
+			first = false
+			n, err := resp.Parse(c.buf[c.r:c.w], headLimits, method)
+			if err != nil {
+				return fault.Wrap(fault.UpstreamBroken, "the service sent a response that cannot be understood", fmt.Errorf("response head from %s: %w", c.pool.address, err))
+			}
+			if n > 0 {
+				c.r += n
+				return nil
+			}
+			c.makeRoom()
+		}
+		n, err := c.net.Read(c.buf[c.w:])
+		c.w += n
+		if n == 0 && err != nil {
+			return c.readFault(err, first)
+		}
+	}
+}
+
+// makeRoom makes sure that there is room behind w. The parser has not moved r: an unfinished head stays whole.
+func (c *Conn) makeRoom() {
+	if c.w < len(c.buf) {
+		return
+	}
+	if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+		return
+	}
+	bigger := make([]byte, 2*len(c.buf)) // bounded by headLimits: the parser refuses before it grows beyond twice that
+	copy(bigger, c.buf[:c.w])
+	poll.Put(c.buf)
+	c.buf = bigger
+}
+
+// readFault explains a failed read; nothing says that no byte of the response had come.
+func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fault.Wrap(fault.UpstreamTimeout, "the service did not answer in time", fmt.Errorf("read from %s: %w", c.pool.address, err))
+	}
+	if nothing && c.Reused {
+		err = fmt.Errorf("closed while idle: %w", err)
+	}
+	return fault.Wrap(fault.UpstreamBroken, "the service closed the connection before its response was complete", fmt.Errorf("read from %s: %w", c.pool.address, err))
+}
+
+// StartBody prepares for the body of the response whose head was just read.
+func (c *Conn) StartBody(resp *h1.Response) {
+	switch {
+	case resp.NoBody:
+		c.framing = bodyDone
+	case resp.Chunked:
+		c.framing = bodyChunked
+		c.chunks.Reset()
+	case resp.ContentLength > 0:
+		c.framing, c.remaining = bodyLength, resp.ContentLength
+		if c.remaining > 4*SmallBody && cap(c.buf) < poll.LargeBuffer {
+			large := poll.GetLarge()
+			c.w = copy(large, c.buf[c.r:c.w])
+			c.r = 0
+			poll.Put(c.buf)
+			c.buf = large
+		}
+	case resp.ContentLength == 0:
+		c.framing = bodyDone
+	default:
+		c.framing = bodyUntilClose
+	}
+}
+
+// SmallBody is what fits into the first read beside a head.
+const SmallBody = poll.SmallBuffer - 1024
+
+// Done says that the body is complete.
+func (c *Conn) Done() bool { return c.framing == bodyDone }
+
+// Buffered says that Body has something to give without waiting.
+func (c *Conn) Buffered() bool { return c.w > c.r }
+
+// Clean says that the connection may serve another exchange: the body is complete and nothing came after it.
+func (c *Conn) Clean() bool { return c.framing == bodyDone && c.r == c.w }
+
+// Trailers are those of a chunked body that is Done.
+func (c *Conn) Trailers() []h1.Field { return c.chunks.Trailers() }
+
+// Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done.
+func (c *Conn) Body(before poll.Instant) ([]byte, *fault.Fault) {
+	for c.framing != bodyDone {
+		if c.r == c.w {
+			c.r, c.w = 0, 0
+			c.poll.ReadBefore(before)
+			n, err := c.net.Read(c.buf)
+			if n == 0 && err != nil {
+				if err == io.EOF && c.framing == bodyUntilClose {
+					c.framing = bodyDone
+					return nil, nil
+				}
+				return nil, c.readFault(err, false)
+			}
+			c.w = n
+		}
+		view := c.buf[c.r:c.w]
+		switch c.framing {
+		case bodyLength:
+			if int64(len(view)) > c.remaining {
+				view = view[:c.remaining]
+			}
+			c.r += len(view)
+			if c.remaining -= int64(len(view)); c.remaining == 0 {
+				c.framing = bodyDone
+			}
+			return view, nil
+		case bodyUntilClose:
+			c.r = c.w
+			return view, nil
+		case bodyChunked:
+			payload, n, done, err := c.chunks.Next(view)
+			if err != nil {
+				return nil, fault.Wrap(fault.UpstreamBroken, "the service sent a body that cannot be understood", fmt.Errorf("chunked body from %s: %w", c.pool.address, err))
+			}
+			c.r += n
+			if done {
+				c.framing = bodyDone
+			}
+			if len(payload) > 0 {
+				return payload, nil
+			}
+			if n == 0 && !done { // an unfinished line: it must grow
+				c.makeRoom()
+				if err := c.more(before); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return nil, nil
+}
+
+// more reads behind what is buffered.
+func (c *Conn) more(before poll.Instant) *fault.Fault {
+	c.poll.ReadBefore(before)
+	n, err := c.net.Read(c.buf[c.w:])
+	c.w += n
+	if n == 0 && err != nil {
+		return c.readFault(err, false)
+	}
+	return nil
+}

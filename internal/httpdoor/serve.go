@@ -1,0 +1,641 @@
+package httpdoor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
+	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/traffic/balance"
+	"github.com/menshen-gateway/menshen/internal/traffic/tunnel"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// serve carries one request from its head to its access record and says whether the connection may carry another.
+// This file is the whole path, top to bottom.
+func (x *exchange) serve() (keep bool) {
+	c := x.conn
+	s := c.pin() // one generation for the whole request
+	if !x.readHead(s) {
+		return false
+	}
+	c.served++
+	if c.draining() || s.requestsMax > 0 && c.served >= s.requestsMax {
+		x.keep = false
+	}
+	if f := x.dispatch(); f != nil {
+		x.fail(f)
+	}
+	if x.keep && !x.body.complete {
+		x.drain()
+	}
+	x.record()
+	if !x.keep {
+		if !x.body.complete && x.status != 0 {
+			x.linger()
+		}
+		return false
+	}
+	x.keepLeftover()
+	return true
+}
+
+// dispatch finds the route and has its target answer. A fault means that no response was sent, or not all of it.
+func (x *exchange) dispatch() *fault.Fault {
+	r, s := &x.request, x.site
+	if r.ContentLength > s.bodyBytes && s.bodyBytes > 0 {
+		return fault.New(fault.TooLarge, "the request body is larger than allowed")
+	}
+	if string(r.Method) == "CONNECT" || string(r.Method) == "TRACE" {
+		x.allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+		return fault.New(fault.MethodNotAllowed, "this gateway does not serve "+string(r.Method))
+	}
+
+	// What is matched is what is forwarded: the path is normalised first.
+	path, changed, err := route.Normalize(x.normal[:0], r.Path)
+	if err != nil {
+		return fault.Wrap(fault.BadRequest, err.Error(), err)
+	}
+	if changed {
+		x.normal = path
+	}
+	x.path = path
+	match := route.Request{Method: r.Method, Host: r.Host, Path: path, Query: r.Query, Header: r}
+	verdict := s.routes.Match(&match, &x.captures)
+	switch {
+	case verdict.NotAllowed:
+		x.allow = verdict.Allow
+		return fault.New(fault.MethodNotAllowed, "the resource does not have this method")
+	case verdict.Rule < 0:
+		return fault.New(fault.NoRoute, "no route matches this request")
+	}
+	x.route = s.bound[verdict.Rule]
+	if x.route.timeout > 0 {
+		x.deadline = x.began.Add(x.route.timeout)
+	}
+
+	switch b := x.route; {
+	case b.respond != nil:
+		x.answer(b.respond.status, b.respond.fields, b.respond.body)
+		return nil
+	case b.redirect != nil:
+		fields := append(make([]byte, 0, 256), "Location: "...)
+		fields = b.redirect.to.Append(fields, x.value)
+		x.answer(b.redirect.status, append(fields, '\r', '\n'), nil)
+		return nil
+	case len(b.shares) == 0: // every service of the split has weight 0
+		return fault.New(fault.NoEndpoint, "no service takes this route's traffic")
+	}
+	return x.forward()
+}
+
+// forward has an endpoint answer, and another one when the first failed safely.
+func (x *exchange) forward() *fault.Fault {
+	if f := x.takeWhole(); f != nil {
+		return f
+	}
+	x.share = x.route.choose()
+	target := x.share.target
+	x.appendTarget()
+	pick := upstream.Request{}
+	if target.Key.Kind != forward.NoKey {
+		pick.Hash, pick.Hashed = x.hash(target.Key), true
+	}
+	var first *fault.Fault
+	for {
+		lease, err := target.Set.Pick(pick)
+		if err != nil {
+			if first != nil { // nobody else is left to try: what happened to the first attempt says more
+				return first
+			}
+			f := *fault.Of(err)
+			f.Kind = fault.NoEndpoint // that endpoints are full is not the client's doing
+			return &f
+		}
+		x.endpoint = lease.Endpoint
+		f := x.attempt(lease)
+		if f == nil {
+			return nil
+		}
+		if first == nil {
+			first = f
+		}
+		if !x.mayRetry(f) {
+			return f
+		}
+		x.retries++
+		pick.Exclude = lease.Endpoint
+	}
+}
+
+// mayRetry decides from blame, method, body and budget alone.
+func (x *exchange) mayRetry(f *fault.Fault) bool {
+	switch {
+	case x.headSent, f.Kind.Blame() != fault.Upstream, x.retries >= x.share.retries:
+		return false
+	case x.deadline != 0 && poll.Now() >= x.deadline:
+		return false
+	case !x.replayable():
+		return false
+	case !f.Unsent && !idempotent(x.request.Method):
+		return false
+	}
+	return x.share.target.Set.AllowRetry()
+}
+
+// replayable says that the body, if there is one, is still whole.
+func (x *exchange) replayable() bool {
+	return x.body.framing == bodyNone || x.body.whole != nil || x.body.received == 0 && !x.body.complete && x.body.spill == nil
+}
+
+// idempotent lists the methods that may be sent twice (RFC 9110, 9.2.2).
+func idempotent(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE":
+		return true
+	}
+	return false
+}
+
+// attempt asks one endpoint and relays its answer.
+func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
+	began := poll.Now()
+	if !x.asked {
+		x.asked, x.upstream = true, 0
+	}
+	var firstByte time.Duration
+	f, up := x.ask(lease, &firstByte, began)
+	x.upstream += poll.Now().Sub(began)
+	outcome := upstream.Outcome{Latency: firstByte}
+	if f == nil {
+		outcome.Failed = x.response.Status >= 502 && x.response.Status <= 504
+		if x.response.Status == 101 {
+			x.startTunnel(up, lease) // the lease lasts as long as the tunnel
+			return nil
+		}
+		f = x.relay(up)
+	} else if up != nil {
+		up.Close()
+	}
+	if f != nil {
+		outcome.Failed = f.Kind.Blame() == fault.Upstream
+		outcome.Ignored = !outcome.Failed
+	}
+	lease.Done(outcome)
+	return f
+}
+
+// ask sends the request and reads the head of the final response. Interim responses are passed on.
+func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
+	pool := lease.Endpoint.Pool.(*forward.Pool)
+	up := pool.Get(began)
+	for {
+		if up == nil {
+			var f *fault.Fault
+			if up, f = pool.Dial(x.deadline); f != nil {
+				return f, nil
+			}
+		}
+		f := x.exchangeHeads(up)
+		if f == nil {
+			*firstByte = max(1, poll.Now().Sub(began))
+			return nil, up
+		}
+		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint.
+		if !up.Reused || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !idempotent(x.request.Method) {
+			return f, up
+		}
+		up.Close()
+		up = nil
+	}
+}
+
+// exchangeHeads writes the request (its head and, when it was read whole, its body in one write) and reads response heads until
+// the final one.
+func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
+	r := &x.request
+	head := forward.RequestHead{Hop: x.hop(), Target: x.target, Host: r.Host, Chunked: x.body.framing == bodyChunked}
+	if w := x.route.rewrite; w != nil && w.host != "" {
+		head.Host = []byte(w.host)
+	}
+	if x.upgrades() {
+		head.Upgrade = r.Upgrade
+	}
+	if len(head.Host) == 0 { // HTTP/1.0 without Host
+		head.Host = []byte(x.endpoint.Address)
+	}
+	x.out = forward.AppendRequest(x.out[:0], r, &head)
+	whole := x.body.whole
+	if len(x.out)+len(whole) <= cap(x.out) {
+		x.out, whole = append(x.out, whole...), nil
+	}
+	up.Poll().WritePatience(x.share.target.Idle)
+	err := up.Write(x.out)
+	if err == nil && len(whole) > 0 {
+		err = up.Write(whole)
+	}
+	x.out = x.out[:0]
+	if err != nil {
+		f := fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
+		f.Unsent = up.Reused && x.body.framing == bodyNone // nothing of an unfinished head can have been acted on
+		return f
+	}
+	if !x.body.complete {
+		x.startPump(up)
+	}
+	for {
+		before := poll.Earlier(poll.Now().Add(x.share.target.FirstByte), x.deadline)
+		if x.pumping != nil { // the endpoint may wait for the end of a body that takes its time
+			before = x.deadline
+		}
+		f := up.ReadHead(&x.response, r.Method, before)
+		if f != nil {
+			if own, _ := x.joinPump(up, false); own != nil && own.Kind != fault.UpstreamBroken {
+				return own
+			}
+			return f
+		}
+		switch status := x.response.Status; {
+		case status == 100:
+			x.relayContinue()
+		case status == 101:
+			if !x.upgrades() {
+				return fault.New(fault.UpstreamBroken, "the service changed the protocol without being asked")
+			}
+			return nil
+		case status < 200:
+			if r.Minor > 0 && x.pumping == nil {
+				if f := x.relayInterim(); f != nil {
+					return f
+				}
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// upgrades says that the request asks for another protocol that we tunnel. HTTP/2 in clear text is none (RFC 9113, 3.1
+// withdrew that way), and a body would be in the tunnel's way.
+func (x *exchange) upgrades() bool {
+	u := x.request.Upgrade
+	return len(u) > 0 && x.request.Minor > 0 && x.body.framing == bodyNone && !h1.ContainsToken(u, "h2c") && !h1.ContainsToken(u, "TLS/1.0")
+}
+
+// relayInterim passes a 1xx response on (103 Early Hints, say).
+func (x *exchange) relayInterim() *fault.Fault {
+	x.out = forward.AppendResponse(x.out[:0], &x.response, &forward.ResponseHead{Total: -1, Upstream: -1})
+	return x.flush()
+}
+
+// relay sends the response to the client: its head, and its body as it comes.
+func (x *exchange) relay(up *forward.Conn) *fault.Fault {
+	resp, c := &x.response, x.conn
+	up.StartBody(resp)
+	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date()}
+	x.answered()
+	chunked := false
+	switch {
+	case resp.NoBody:
+		head.Length = true
+	case resp.Chunked || resp.ContentLength < 0:
+		if x.request.Minor == 0 {
+			x.keep = false // HTTP/1.0: the end of the connection is the end of the body
+		} else {
+			chunked = true
+		}
+	default:
+		head.Length = true
+	}
+	if c.draining() || x.pumping == nil && !x.drainable() {
+		x.keep = false
+	}
+	// With a pump still running the connection may turn out to be unusable; saying so is decided now.
+	head.Chunked, head.Close, head.KeepAlive = chunked, !x.keep, x.keep && x.request.Minor == 0
+	x.status = resp.Status
+	x.out = forward.AppendResponse(x.out[:0], resp, &head)
+	for {
+		if !up.Buffered() && !up.Done() { // what follows has to be waited for: let go what there is
+			if f := x.flush(); f != nil {
+				return x.abandon(up, f)
+			}
+		}
+		piece, f := up.Body(poll.Earlier(poll.Now().Add(x.share.target.Idle), x.deadline))
+		if f != nil {
+			_ = x.flush()
+			x.headSent = true
+			return x.abandon(up, f)
+		}
+		if len(piece) == 0 {
+			break
+		}
+		if f := x.send(piece, chunked); f != nil {
+			return x.abandon(up, f)
+		}
+	}
+	if chunked {
+		x.out = h1.AppendLastChunk(x.out, up.Trailers())
+	}
+	if f := x.flush(); f != nil {
+		return x.abandon(up, f)
+	}
+	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
+	if sent && x.body.complete && !resp.Close && up.Clean() {
+		up.Put(poll.Now())
+	} else {
+		up.Close()
+	}
+	return nil
+}
+
+// abandon gives a response up half way.
+func (x *exchange) abandon(up *forward.Conn, f *fault.Fault) *fault.Fault {
+	x.joinPump(up, false)
+	up.Close()
+	return f
+}
+
+// send queues a piece of the body, or sends it at once when it is long.
+func (x *exchange) send(piece []byte, chunked bool) *fault.Fault {
+	if len(x.out)+len(piece)+frameRoom > cap(x.out) {
+		if f := x.flush(); f != nil {
+			return f
+		}
+	}
+	if !chunked {
+		if len(piece) > cap(x.out) {
+			return x.write(piece)
+		}
+		x.out = append(x.out, piece...)
+		return nil
+	}
+	if len(piece)+frameRoom > cap(x.out) {
+		poll.Put(x.out)
+		x.out = poll.GetLarge()[:0]
+		for len(piece)+frameRoom > cap(x.out) { // a piece is at most as long as the buffer it was read into
+			part := piece[:cap(x.out)-frameRoom]
+			if f := x.send(part, true); f != nil {
+				return f
+			}
+			piece = piece[len(part):]
+			if f := x.flush(); f != nil {
+				return f
+			}
+		}
+	}
+	x.out = h1.AppendChunkHeader(x.out, len(piece))
+	x.out = append(x.out, piece...)
+	x.out = append(x.out, '\r', '\n')
+	return nil
+}
+
+// flush sends what is queued.
+func (x *exchange) flush() *fault.Fault {
+	if len(x.out) == 0 {
+		return nil
+	}
+	f := x.write(x.out)
+	x.out = x.out[:0]
+	return f
+}
+
+func (x *exchange) write(p []byte) *fault.Fault {
+	if x.status >= 200 || x.status == 101 {
+		x.headSent = true
+	}
+	n, err := x.conn.net.Write(p)
+	x.bytesOut += int64(n)
+	if err != nil {
+		x.keep = false
+		return fault.Wrap(fault.ClientGone, "the client left before its response was complete", err)
+	}
+	return nil
+}
+
+// answer sends a response of the gateway's own. fields are ready lines.
+func (x *exchange) answer(status int, fields, body []byte) {
+	x.status = status
+	if !x.drainable() {
+		x.keep = false
+	}
+	out := h1.AppendStatusLine(x.out[:0], status)
+	out = append(out, fields...)
+	out = append(out, "Date: "...)
+	out = append(out, date()...)
+	out = append(out, '\r', '\n')
+	if status != 204 && status != 304 {
+		out = append(out, "Content-Length: "...)
+		out = appendInt(out, len(body))
+		out = append(out, '\r', '\n')
+	}
+	switch {
+	case !x.keep:
+		out = append(out, "Connection: close\r\n"...)
+	case x.request.Minor == 0:
+		out = append(out, "Connection: keep-alive\r\n"...)
+	}
+	hop := x.hop()
+	out = hop.AppendOwn(out, x.total(), x.upstream)
+	out = append(out, '\r', '\n')
+	if string(x.request.Method) != "HEAD" && status != 204 && status != 304 {
+		out = append(out, body...)
+	}
+	x.out = out
+	if f := x.flush(); f != nil {
+		x.fault = f
+	}
+}
+
+// startTunnel relays bytes in both directions until both ends have closed, or nothing moves for the idle timeout.
+func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
+	c := x.conn
+	defer up.Close()
+	defer lease.Done(upstream.Outcome{})
+	x.keep = false
+	x.status = 101
+	head := forward.ResponseHead{Hop: x.hop(), Upgrade: true, Total: x.total(), Upstream: x.upstream}
+	x.out = forward.AppendResponse(x.out[:0], &x.response, &head)
+	x.out = append(x.out, up.Leftover()...)
+	if x.fault = x.flush(); x.fault != nil {
+		return
+	}
+	if x.w > x.r { // the client did not wait for the answer
+		if err := up.Write(x.in[x.r:x.w]); err != nil {
+			x.fault = fault.Wrap(fault.UpstreamBroken, "the service closed the tunnel", err)
+			return
+		}
+		x.bytesIn += int64(x.w - x.r)
+	}
+	x.slim()
+	up.Slim()
+	c.poll.ReadBefore(0)
+	up.Poll().ReadBefore(0)
+	in, out, _ := tunnel.Copy(context.Background(), c.net, up.NetConn(), max(x.share.target.Idle, x.site.timeoutIdle), nil)
+	x.bytesIn += in
+	x.bytesOut += out
+}
+
+// slim lets go of the buffers for the life of a tunnel. The head is kept for the access record.
+func (x *exchange) slim() {
+	head := bytes.Clone(x.in[x.headFrom:x.headTo])
+	limits := x.site.limits
+	x.request.Reset()
+	if _, err := x.request.Parse(head, limits); err != nil {
+		panic("BUG: a head that was accepted is refused: " + err.Error())
+	}
+	if len(x.requestID) > 0 {
+		x.requestID = bytes.Clone(x.requestID)
+	}
+	poll.Put(x.in)
+	poll.Put(x.out)
+	x.in, x.out, x.r, x.w = nil, nil, 0, 0
+	x.path = nil
+}
+
+// readHead reads the head of the next request. It says false when there is none, or when what came is refused; then the
+// answer is sent.
+func (x *exchange) readHead(s *site) bool {
+	c := x.conn
+	incomplete := false
+	var headBefore poll.Instant
+	for {
+		if x.w > x.r {
+			n, err := x.request.Parse(x.in[x.r:x.w], s.limits)
+			if err != nil {
+				return x.refuseHead(s, headFault(err))
+			}
+			if n > 0 {
+				x.begin(s, poll.Now())
+				x.headFrom, x.headTo = x.r, x.r+n
+				x.r += n
+				x.bytesIn += int64(n)
+				return true
+			}
+			if !incomplete {
+				incomplete = true
+				headBefore = poll.Now().Add(s.timeoutHead)
+			}
+		}
+		x.makeRoom(s)
+		if incomplete {
+			c.poll.ReadBefore(headBefore)
+		}
+		n, err := c.net.Read(x.in[x.w:])
+		if n > 0 {
+			x.w += n
+			continue
+		}
+		if incomplete && errors.Is(err, os.ErrDeadlineExceeded) {
+			return x.refuseHead(s, fault.New(fault.RequestTimeout, "the request head took too long to arrive"))
+		}
+		return false // closed between requests, or in the middle of a head: nobody is there to be answered
+	}
+}
+
+// refuseHead answers a request that cannot be understood, and ends the connection: nobody knows where the next one
+// would begin.
+func (x *exchange) refuseHead(s *site, f *fault.Fault) bool {
+	x.request.Reset()
+	x.begin(s, poll.Now())
+	x.bytesIn = int64(x.w - x.r)
+	x.keep = false
+	x.fail(f)
+	x.record()
+	x.linger()
+	return false
+}
+
+// makeRoom makes sure that there is room to read behind w.
+func (x *exchange) makeRoom(s *site) {
+	if x.r == x.w {
+		x.r, x.w = 0, 0
+	}
+	if x.w < len(x.in) {
+		return
+	}
+	if x.r > 0 {
+		x.w = copy(x.in, x.in[x.r:x.w])
+		x.r = 0
+		return
+	}
+	bigger := make([]byte, min(2*len(x.in), s.limits.HeadBytes+1024)) // the parser refuses a head beyond the bound
+	copy(bigger, x.in[:x.w])
+	poll.Put(x.in)
+	x.in = bigger
+}
+
+// appendTarget prepares the path and query as the endpoint sees them.
+func (x *exchange) appendTarget() {
+	r := &x.request
+	path := x.path
+	x.target = x.target[:0]
+	if w := x.route.rewrite; w != nil {
+		if w.stripPrefix != "" && len(path) >= len(w.stripPrefix) && string(path[:len(w.stripPrefix)]) == w.stripPrefix {
+			if rest := path[len(w.stripPrefix):]; len(rest) == 0 || rest[0] == '/' { // a prefix ends at a segment's end
+				path = rest
+			}
+		}
+		if w.path != nil {
+			x.target = w.path.Append(x.target, x.value)
+			path = nil
+		}
+	}
+	if len(path) == 0 && len(x.target) == 0 {
+		x.target = append(x.target, '/')
+	}
+	x.target = append(x.target, path...)
+	if r.HasQuery {
+		x.target = append(x.target, '?')
+		x.target = append(x.target, r.Query...)
+	}
+}
+
+// value gives what a template may name: a capture, or a part of the request.
+func (x *exchange) value(name string) []byte {
+	switch name {
+	case "*":
+		return x.captures.Star()
+	case "host":
+		return x.request.Host
+	case "path":
+		return x.path
+	case "query":
+		return x.request.Query
+	case "scheme":
+		if x.conn.secure {
+			return []byte("https")
+		}
+		return []byte("http")
+	}
+	v, _ := x.captures.Get(name)
+	return v
+}
+
+// hash is the balancer's hash of the part of the request that the service names; without that part, of the client's address.
+func (x *exchange) hash(key forward.HashKey) uint64 {
+	switch key.Kind {
+	case forward.Path:
+		return balance.Key(x.path)
+	case forward.Header:
+		if v, ok := x.request.Lookup(key.Name); ok {
+			return balance.Key(v)
+		}
+	case forward.Cookie:
+		if v, ok := cookie(&x.request, key.Name); ok {
+			return balance.Key(v)
+		}
+	}
+	return hashAddress(x.client)
+}
+
+func hashAddress(a netip.Addr) uint64 {
+	b := a.As16()
+	return balance.Key(b[:])
+}

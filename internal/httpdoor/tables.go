@@ -1,0 +1,279 @@
+package httpdoor
+
+import (
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
+	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/tlsconfig"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// Tables is the HTTP part of one generation: what each listener serves. It is immutable.
+type Tables struct {
+	Generation uint64
+
+	sites   map[string]*site
+	targets map[string]*forward.Target
+}
+
+// site is what one listener serves.
+type site struct {
+	generation uint64
+	routes     *route.Table
+	bound      []*boundRoute // by the table's rule index
+	tls        *tls.Config   // nil: plain text
+	trusted    []netip.Prefix
+	add        config.ForwardHeaders
+
+	limits            h1.Limits
+	bodyBytes         int64
+	requestsMax       int
+	connections       int
+	connectionsAlike  int // per client address
+	timeoutHead       time.Duration
+	timeoutBody       time.Duration
+	timeoutWrite      time.Duration
+	timeoutIdle       time.Duration
+	seriesUnmatched   *observe.HTTPSeries
+	connectionsSeries *observe.ListenerSeries
+}
+
+// boundRoute is a route with its target.
+type boundRoute struct {
+	name     string
+	shares   []share // service and split: at least one
+	weight   float64 // of all shares
+	respond  *respond
+	redirect *redirect
+	rewrite  *rewrite
+	timeout  time.Duration
+	series   *observe.HTTPSeries // of answers that no service gave
+}
+
+// share is one service of a split, or the only one.
+type share struct {
+	target  *forward.Target
+	upTo    float64 // cumulative weight
+	retries int
+	series  *observe.HTTPSeries
+}
+
+// respond is a fixed answer, its fields ready to be sent.
+type respond struct {
+	status int
+	fields []byte
+	body   []byte
+}
+
+type redirect struct {
+	status int
+	to     route.Template
+}
+
+type rewrite struct {
+	path        *route.Template
+	host        string
+	stripPrefix string
+}
+
+// Compile makes the Tables of a config. Services are leased from the generation g. The tables are only to be used when
+// there are no problems.
+func Compile(c *config.Config, generation uint64, g *upstream.Generation, m *observe.Metrics) (*Tables, config.Problems) {
+	b := &compiler{config: c, tables: &Tables{Generation: generation, sites: map[string]*site{}, targets: map[string]*forward.Target{}}, metrics: m}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		target, problems := forward.Compile(name, c.Services[name], g)
+		for _, p := range problems {
+			b.problem(join("services", name, p.Field), "%s", p.Message)
+		}
+		b.tables.targets[name] = target
+	}
+	bound := map[string]*boundRoute{}
+	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
+		bound[name] = b.route(name, c.Routes[name])
+	}
+	tables := map[string]*route.Table{} // listeners with the same routes share one table
+	for _, name := range slices.Sorted(maps.Keys(c.Listeners)) {
+		if l := c.Listeners[name]; l.Protocol == config.ProtocolHTTP {
+			b.site(name, l, bound, tables)
+		}
+	}
+	return b.tables, b.problems
+}
+
+type compiler struct {
+	config   *config.Config
+	tables   *Tables
+	metrics  *observe.Metrics
+	problems config.Problems
+}
+
+func (b *compiler) problem(path, format string, args ...any) {
+	b.problems = append(b.problems, b.config.Problem(path, format, args...))
+}
+
+func join(parts ...string) string {
+	return strings.Trim(strings.Join(parts, "."), ".")
+}
+
+func (b *compiler) site(name string, l *config.Listener, bound map[string]*boundRoute, tables map[string]*route.Table) {
+	names := l.Routes
+	if len(names) == 0 {
+		names = slices.Collect(maps.Keys(bound))
+	}
+	names = slices.Sorted(slices.Values(names))
+	s := &site{
+		generation: b.tables.Generation,
+		trusted:    b.config.TrustedProxies,
+		add:        l.Forward,
+		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers},
+		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection,
+		connections: l.Limits.Connections, connectionsAlike: l.Limits.ConnectionsPerAddress,
+		timeoutHead: time.Duration(l.Timeouts.RequestHeader), timeoutBody: time.Duration(l.Timeouts.RequestBody),
+		timeoutWrite: time.Duration(l.Timeouts.Write), timeoutIdle: time.Duration(l.Timeouts.Idle),
+		seriesUnmatched:   b.metrics.HTTPRoute(observe.None, observe.None),
+		connectionsSeries: b.metrics.Listener(name, string(l.Protocol)),
+	}
+	serverTLS, problems := tlsconfig.Server(l.TLS, "http/1.1")
+	for _, p := range problems {
+		b.problem(join("listeners", name, "tls", p.Field), "%s", p.Message)
+	}
+	s.tls = serverTLS
+	key := strings.Join(names, "\x00")
+	rules := make([]route.Rule, 0, len(names))
+	for _, n := range names {
+		if r := b.config.Routes[n]; r != nil { // a dangling name is a problem that config.Parse has reported
+			rules = append(rules, rule(n, r))
+			s.bound = append(s.bound, bound[n])
+		}
+	}
+	table := tables[key]
+	if table == nil {
+		var problems []route.Problem
+		table, problems = route.Compile(rules)
+		for _, p := range problems {
+			b.problem(join("routes", p.Rule, "match", p.Field), "%s", p.Message)
+		}
+		tables[key] = table
+	}
+	s.routes = table
+	b.tables.sites[name] = s
+}
+
+func rule(name string, r *config.Route) route.Rule {
+	return route.Rule{Name: name, Hosts: r.Match.Hosts, Paths: r.Match.Paths, Methods: r.Match.Methods, Headers: r.Match.Headers, Query: r.Match.Query}
+}
+
+func (b *compiler) route(name string, r *config.Route) *boundRoute {
+	bound := &boundRoute{name: name, timeout: time.Duration(r.Timeout), series: b.metrics.HTTPRoute(name, observe.None)}
+	add := func(service string, weight float64) {
+		target := b.tables.targets[service]
+		if target == nil || weight <= 0 {
+			return
+		}
+		bound.weight += weight
+		s := share{target: target, upTo: bound.weight, retries: target.Retries, series: b.metrics.HTTPRoute(name, service)}
+		if r.Retry != nil {
+			s.retries = r.Retry.Attempts
+		}
+		bound.shares = append(bound.shares, s)
+	}
+	switch {
+	case r.Service.Name != "":
+		add(r.Service.Name, 1)
+	case len(r.Split) > 0:
+		for _, service := range slices.Sorted(maps.Keys(r.Split)) {
+			add(service, r.Split[service].Value)
+		}
+	case r.Redirect != nil:
+		to, err := route.ParseTemplate(r.Redirect.To, append(rule(name, r).Captures(), "host", "path", "query", "scheme"))
+		if err != nil {
+			b.problem(join("routes", name, "redirect", "to"), "%v", err)
+		}
+		bound.redirect = &redirect{status: r.Redirect.Status, to: to}
+	case r.Respond != nil:
+		bound.respond = b.respond(name, r.Respond)
+	}
+	if w := r.Rewrite; w != nil {
+		bound.rewrite = &rewrite{host: w.Host, stripPrefix: strings.TrimSuffix(w.StripPrefix, "/")}
+		if w.Path != "" {
+			path, err := route.ParseTemplate(w.Path, append(rule(name, r).Captures(), "host", "path", "query"))
+			if err != nil {
+				b.problem(join("routes", name, "rewrite", "path"), "%v", err)
+			}
+			bound.rewrite.path = &path
+		}
+	}
+	return bound
+}
+
+func (b *compiler) respond(name string, r *config.Respond) *respond {
+	out := &respond{status: r.Status, body: []byte(r.Body)}
+	typed := false
+	for _, field := range slices.Sorted(maps.Keys(r.Headers)) {
+		if !h1.ValidName(field) || !h1.ValidValue(r.Headers[field]) {
+			b.problem(join("routes", name, "respond", "headers", field), "not a header field that can be sent")
+		}
+		out.fields = h1.AppendField(out.fields, field, r.Headers[field])
+		typed = typed || strings.EqualFold(field, "Content-Type")
+	}
+	if !typed && len(out.body) > 0 {
+		out.fields = append(out.fields, "Content-Type: text/plain; charset=utf-8\r\n"...)
+	}
+	return out
+}
+
+// choose picks a service by weight.
+func (r *boundRoute) choose() *share {
+	if len(r.shares) == 1 {
+		return &r.shares[0]
+	}
+	at := rand.Float64() * r.weight
+	for i := range r.shares {
+		if at < r.shares[i].upTo {
+			return &r.shares[i]
+		}
+	}
+	return &r.shares[len(r.shares)-1]
+}
+
+// target says in words where a route leads, for status pages and explanations.
+func (r *boundRoute) target() string {
+	switch {
+	case r.respond != nil:
+		return "respond " + strconv.Itoa(r.respond.status)
+	case r.redirect != nil:
+		return "redirect " + strconv.Itoa(r.redirect.status)
+	case len(r.shares) == 1:
+		return "service " + r.shares[0].target.Name
+	}
+	var parts []string
+	before := 0.0
+	for _, s := range r.shares {
+		parts = append(parts, fmt.Sprintf("%s %.4g%%", s.target.Name, 100*(s.upTo-before)/r.weight))
+		before = s.upTo
+	}
+	return "split " + strings.Join(parts, ", ")
+}
+
+// Target gives a compiled service by name, nil when there is none.
+func (t *Tables) Target(service string) *forward.Target { return t.targets[service] }
+
+// TLS gives the TLS configuration of a listener, nil for plain text.
+func (t *Tables) TLS(listener string) *tls.Config {
+	if s := t.sites[listener]; s != nil {
+		return s.tls
+	}
+	return nil
+}
