@@ -1,0 +1,177 @@
+//go:build linux
+
+package bench
+
+import (
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop serves many connections with one thread and epoll, level-triggered: the cheapest thing that still is Go, because the client's and the server's
+// cost limits what a proxy between them can be asked.
+type loop struct {
+	epoll int
+	peers map[int]*peer
+	// opened is called for accepted connections, input for what arrives; false closes the connection. The bytes are valid during the call only.
+	opened func(*peer)
+	input  func(p *peer, data []byte) bool
+	failed error // ends run
+}
+
+// peer is one connection. The state fields are for the owner of the loop.
+type peer struct {
+	fd    int
+	out   []byte // not yet taken by the kernel; never written to, so that it may be shared
+	armed bool   // the loop waits for room to write
+
+	kept  []byte // input of an unfinished message
+	state int
+	left  int
+	sent  int64
+}
+
+func newLoop() (*loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return &loop{epoll: fd, peers: make(map[int]*peer)}, nil
+}
+
+// add takes over a descriptor, which must not block.
+func (l *loop) add(fd int) (*peer, error) {
+	p := &peer{fd: fd}
+	l.peers[fd] = p
+	return p, unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func (l *loop) drop(p *peer) {
+	delete(l.peers, p.fd)
+	unix.Close(p.fd)
+}
+
+// send queues data; false means that the connection is broken. data must not change afterwards.
+func (l *loop) send(p *peer, data []byte) bool {
+	if len(p.out) > 0 {
+		p.out = append(p.out[:len(p.out):len(p.out)], data...)
+		return true
+	}
+	p.out = data
+	return l.flush(p)
+}
+
+func (l *loop) flush(p *peer) bool {
+	for len(p.out) > 0 {
+		n, err := unix.Write(p.fd, p.out)
+		switch err {
+		case nil:
+			p.out = p.out[n:]
+			continue
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+		default:
+			return false
+		}
+		break
+	}
+	if wait := len(p.out) > 0; wait != p.armed {
+		p.armed = wait
+		events := uint32(unix.EPOLLIN)
+		if wait {
+			events |= unix.EPOLLOUT
+		}
+		return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, p.fd, &unix.EpollEvent{Events: events, Fd: int32(p.fd)}) == nil
+	}
+	return true
+}
+
+// serve accepts connections at an address and runs until failed is set.
+func (l *loop) serve(address string) error {
+	tcp, err := net.ResolveTCPAddr("tcp4", address)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())}); err != nil {
+		return fmt.Errorf("listen on %s: %w", address, err)
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return err
+	}
+	listener, err := l.add(fd)
+	if err != nil {
+		return err
+	}
+	return l.run(listener, nil)
+}
+
+// run handles events until failed is set or over says so. listener may be nil.
+func (l *loop) run(listener *peer, over func() bool) error {
+	events := make([]unix.EpollEvent, 256)
+	buffer := make([]byte, 64<<10)
+	timeout := -1
+	if over != nil {
+		timeout = 10
+	}
+	for l.failed == nil && (over == nil || !over()) {
+		n, err := unix.EpollWait(l.epoll, events, timeout)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		for _, event := range events[:max(n, 0)] {
+			p := l.peers[int(event.Fd)]
+			if p == nil {
+				continue
+			}
+			if p == listener {
+				l.accept(p.fd)
+				continue
+			}
+			if !l.handle(p, event.Events, buffer) {
+				l.drop(p)
+			}
+		}
+	}
+	return l.failed
+}
+
+func (l *loop) handle(p *peer, events uint32, buffer []byte) bool {
+	if events&unix.EPOLLOUT != 0 && !l.flush(p) {
+		return false
+	}
+	if events&^unix.EPOLLOUT == 0 {
+		return true
+	}
+	n, err := unix.Read(p.fd, buffer)
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return true
+	}
+	return err == nil && n > 0 && l.input(p, buffer[:n])
+}
+
+func (l *loop) accept(listener int) {
+	for {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err != nil {
+			return // none left, or one that is gone already
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		p, err := l.add(fd)
+		if err != nil {
+			l.drop(p)
+			continue
+		}
+		if l.opened != nil {
+			l.opened(p)
+		}
+	}
+}
