@@ -65,6 +65,7 @@ func TestProblems(t *testing.T) {
 	host("", "x: hosts[0]: is empty")
 	host("a.example:80", "has a port")
 	host("http://a.example", "path or a scheme")
+	host("fe80::1%eth0", "has a port")
 	host("a/b", "path or a scheme")
 	host("a.*.example", "only at the beginning")
 	host("*example", "only at the beginning")
@@ -99,6 +100,7 @@ func TestAcceptedPatterns(t *testing.T) {
 	f("GET h/a%2Fb", "slash")
 	f("GET a.example/", "cc")
 	// One rule may say the same thing twice.
+	expect(t, compile(t, Rule{Name: "r", Hosts: []string{"::1", "127.0.0.1"}}))("GET [::1]:80/", "r")
 	expect(t, compile(t, Rule{Name: "r", Hosts: []string{"a", "A."}, Paths: []string{"/{x}", "/{y}"}}))("GET a/1", "r x=1")
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -60,11 +61,11 @@ func parseHost(text string) (string, error) {
 	if text == "*" {
 		return text, nil
 	}
-	host := strings.TrimSuffix(strings.ToLower(text), ".")
-	name, wild := strings.CutPrefix(host, "*.")
-	if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") && !wild {
-		return host, nil // an IPv6 address
+	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil && a.Is6() && a.Zone() == "" {
+		return "[" + a.String() + "]", nil // in brackets, as clients send it (RFC 3986, 3.2.2)
 	}
+	host := strings.TrimSuffix(strings.ToLower(text), ".")
+	name, _ := strings.CutPrefix(host, "*.")
 	switch i := strings.IndexFunc(name, func(r rune) bool { return !isHostRune(r) }); {
 	case len(host) > hostMax:
 		return "", fmt.Errorf("is longer than %d characters", hostMax)

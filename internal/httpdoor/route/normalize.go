@@ -17,7 +17,8 @@ var (
 )
 
 // Normalize brings a path into the one form that is matched and forwarded, so that what a route protects cannot be
-// reached under another spelling. An empty path becomes a slash. Then, in effect in this order:
+// reached under another spelling. An empty path becomes a slash; "*", the target of OPTIONS for the whole server, is kept,
+// and matches nothing. Then, in effect in this order:
 //
 //   - %XX of a letter, a digit, or one of - . _ ~ is decoded (RFC 3986, 6.2.2.2); once, never twice. Every other %XX is
 //     kept, with its digits in capitals (6.2.2.1); %2F and %5C stay part of their segment. Bytes above 0x7F are encoded.
@@ -36,6 +37,9 @@ func Normalize(dst, path []byte) (out []byte, changed bool, err error) {
 		return append(dst[:0], '/'), true, nil
 	}
 	if path[0] != '/' {
+		if string(path) == "*" {
+			return path, false, nil
+		}
 		return nil, false, ErrPathForm
 	}
 	afterSlash := false

@@ -21,6 +21,7 @@ func TestNormalize(t *testing.T) {
 	}
 	f("", "/")
 	f("/", "/")
+	f("*", "*")
 	f("/a/b-c_d.e~f/", "/a/b-c_d.e~f/")
 	f("/a:@!$&'()*+,;=b", "/a:@!$&'()*+,;=b")
 	// Dot segments.
@@ -61,7 +62,7 @@ func TestNormalize(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want %v", in, out, err, want)
 		}
 	}
-	refuse("*", ErrPathForm)
+	refuse("*a", ErrPathForm)
 	refuse("a/b", ErrPathForm)
 	refuse("/..", ErrPathAboveRoot)
 	refuse("/a/../..", ErrPathAboveRoot)
@@ -131,6 +132,9 @@ func checkNormalize(t *testing.T, in []byte) {
 		t.Fatalf("%q: %q is no fixed point: %q, %v", in, out, again, err)
 	}
 	s := string(out)
+	if s == "*" {
+		return
+	}
 	if s[0] != '/' || strings.Contains(s, "//") || strings.ContainsAny(s, "\\?# \x00\r\n\x7f") || !isASCII(s) {
 		t.Fatalf("%q: %q is unsafe", in, s)
 	}

@@ -167,6 +167,7 @@ func TestHosts(t *testing.T) {
 		"wild: *.example.com/*",
 		"deep: *.api.example.com/*",
 		"six: [2001:db8::1]/*",
+		"six-too: [2001:DB8:0::2]/*",
 		"elsewhere: only.example.com/x",
 		"any: /*",
 	)...))
@@ -183,6 +184,7 @@ func TestHosts(t *testing.T) {
 	f("GET xexample.com/", "any")
 	f("GET /", "any")
 	f("GET [2001:DB8::1]:443/", "six")
+	f("GET [2001:db8::2]/", "six-too")
 	f("GET only.example.com/y", "wild *=y")
 	f("GET "+strings.Repeat("a", 300)+".example.com/", "any")
 	f("GET "+strings.Repeat("a.", 100)+"example.com/", "wild")
