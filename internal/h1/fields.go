@@ -71,7 +71,7 @@ var known = [knownEnd]struct {
 }{
 	KnownHost:               {"host", everyHop | trailerRefused},
 	KnownContentLength:      {"content-length", everyHop | trailerRefused},
-	KnownTransferEncoding:   {"transfer-encoding", hop | everyHop | trailerRefused},
+	KnownTransferEncoding:   {"transfer-encoding", hop | trailerRefused},
 	KnownConnection:         {"connection", hop | trailerRefused},
 	KnownExpect:             {"expect", everyHop | trailerRefused},
 	KnownUpgrade:            {"upgrade", hop | trailerRefused},
@@ -182,7 +182,7 @@ type Head struct {
 	Chunked         bool
 	Close           bool   // the connection cannot be used after this exchange
 	Upgrade         []byte // the value of Upgrade when Connection lists it, else nil
-	ConnectionNames bool   // Connection names fields beyond close, keep-alive and upgrade: HopByHop finds them
+	ConnectionNames bool   // Connection names fields that are not hop-by-hop anyway: HopByHop knows them
 
 	seen          seen
 	viewHost      []byte
@@ -232,7 +232,7 @@ var (
 	errCodingNotOffered = &Error{NotImplemented, "transfer coding other than chunked"}
 )
 
-// Reset forgets the message, but keeps the memory of Fields.
+// reset forgets the message, but keeps the memory of Fields.
 func (h *Head) reset() {
 	h.Minor = 0
 	h.Fields = h.Fields[:0]
@@ -428,14 +428,18 @@ func (h *Head) noteConnection(list []byte) *Error {
 			h.seen |= optionUpgrade
 		case skip(option, 0, token) < len(option):
 			return errOptionInvalid
-		case known[lookupKnown(option)].traits&everyHop != 0:
-			return errOptionForbidden
-		case h.nominated == nominatedMax:
-			return errOptionsTooMany
 		default:
-			h.viewNominated[h.nominated] = option
-			h.nominated++
-			h.ConnectionNames = true
+			switch traits := known[lookupKnown(option)].traits; {
+			case traits&everyHop != 0:
+				return errOptionForbidden
+			case traits&hop != 0: // often TE, and Transfer-Encoding from some: nothing to remember
+			case h.nominated == nominatedMax:
+				return errOptionsTooMany
+			default:
+				h.viewNominated[h.nominated] = option
+				h.nominated++
+				h.ConnectionNames = true
+			}
 		}
 	}
 	return nil

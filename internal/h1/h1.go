@@ -53,7 +53,7 @@ type ErrorKind uint8
 // The kinds of Error.
 const (
 	BadSyntax      ErrorKind = iota // not HTTP, or readable in two ways: 400 from a client, 502 from an endpoint
-	TargetTooLong                   // the request line is longer than Limits.LineBytes: 414
+	TargetTooLong                   // the request line is longer than Limits.LineBytes, or than the whole head may be: 414
 	HeadTooLarge                    // the head is larger than Limits.HeadBytes, or trailers or chunk extensions exceed theirs: 431
 	TooManyFields                   // more than Limits.Fields, or too many trailers: 431
 	BadVersion                      // neither HTTP/1.0 nor HTTP/1.1: 505

@@ -16,7 +16,7 @@ type Request struct {
 	Host   []byte // host[:port] as received, from the target when it has one; empty only in HTTP/1.0
 
 	HasQuery       bool // tells /a? from /a
-	ExpectContinue bool // the client waits for 100 (Continue); never in HTTP/1.0
+	ExpectContinue bool // the client waits for 100 (Continue); never in HTTP/1.0; other expectations mean nothing
 
 	viewAuthority []byte // of an absolute or CONNECT target
 }
@@ -92,7 +92,7 @@ func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 		}
 		start = 2
 	}
-	i, err := r.parseRequestLine(b, start, lim.LineBytes)
+	i, err := r.parseRequestLine(b, start, lim)
 	if i == 0 {
 		return 0, err
 	}
@@ -111,13 +111,11 @@ func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 }
 
 // parseRequestLine parses the line at b[start:] and gives the index behind it, 0 when b ends before the line does.
-func (r *Request) parseRequestLine(b []byte, start, lineMax int) (next int, err *Error) {
-	line := b
-	if len(line)-start > lineMax+2 {
-		line = line[:start+lineMax+2]
-	}
+func (r *Request) parseRequestLine(b []byte, start int, lim Limits) (next int, err *Error) {
+	lineEnd := start + lim.LineBytes + len("\r\n")
+	line := b[:min(len(b), lineEnd)]
 	next, err = r.splitRequestLine(line, start)
-	if next == 0 && err == nil && len(line) == start+lineMax+2 {
+	if next == 0 && err == nil && (len(line) == lineEnd || len(line) == lim.HeadBytes) {
 		return 0, errTargetTooLong
 	}
 	return next, err
@@ -140,7 +138,7 @@ func (r *Request) splitRequestLine(b []byte, start int) (next int, err *Error) {
 	r.Method = b[start:i:i]
 	start = i + 1
 	i, err = r.parseTarget(b, start)
-	if i == 0 || err != nil {
+	if i == 0 {
 		return 0, err
 	}
 	r.Target = b[start:i:i]
@@ -163,10 +161,12 @@ func (r *Request) splitRequestLine(b []byte, start int) (next int, err *Error) {
 // methodError says what is wrong with a method that ends at c instead of a space, or is empty.
 func methodError(c byte, empty bool) *Error {
 	switch {
+	case c == '\n':
+		return errBareLF
 	case c == '\r' && empty:
 		return errLeadingLines
-	case c == '\r' || c == '\n':
-		return lineEndError(c, nil)
+	case c == '\r':
+		return errRequestLine
 	case empty:
 		return errMethodEmpty
 	}
@@ -180,12 +180,10 @@ func versionError(b []byte, end string) *Error {
 	for i := range min(len(b), len(form)) {
 		if c := b[i]; c != form[i] && (form[i] != 'd' || c < '0' || c > '9') {
 			switch {
-			case i == 0 && c == ' ':
-				return errRequestLine
-			case c == '\r' || c == '\n':
-				return lineEndVersionError(c)
-			case i >= 5 && '0' <= b[5] && b[5] <= '9':
-				return errVersion // HTTP/2 and the like
+			case c == '\n':
+				return errBareLF
+			case c == '\r', i > 5: // HTTP/2, HTTP/1, HTTP/11 ...
+				return errVersion
 			}
 			return errRequestLine
 		}
@@ -198,7 +196,7 @@ func versionError(b []byte, end string) *Error {
 			switch {
 			case b[i] == '\n':
 				return errBareLF
-			case i > len(form) || b[i] == '\r':
+			case i > len(form):
 				return errBareCR
 			case '0' <= b[i] && b[i] <= '9':
 				return errVersion
@@ -207,13 +205,6 @@ func versionError(b []byte, end string) *Error {
 		}
 	}
 	return nil
-}
-
-func lineEndVersionError(c byte) *Error {
-	if c == '\n' {
-		return errBareLF
-	}
-	return errVersion
 }
 
 // parseTarget parses the target at b[start:] up to the space behind it and gives the index of that space, 0 when b ends
@@ -230,7 +221,7 @@ func (r *Request) parseTarget(b []byte, start int) (end int, err *Error) {
 			return 0, nil
 		}
 		if b[start+1] != ' ' {
-			return 0, targetError(b[start+1])
+			return 0, targetError(b[start+1:], errTargetInvalid)
 		}
 		r.Path = b[start : start+1 : start+1]
 		return start + 1, nil
@@ -241,22 +232,24 @@ func (r *Request) parseTarget(b []byte, start int) (end int, err *Error) {
 	case c|0x20 == 'h':
 		return r.parseAbsolute(b, start)
 	default:
-		if err = targetError(c); err == errTargetInvalid {
-			err = errTargetForm
-		}
-		return 0, err
+		return 0, targetError(b[start:], errTargetForm)
 	}
 }
 
-// targetError says what is wrong with a target that contains c.
-func targetError(c byte) *Error {
-	switch c {
-	case '\r':
-		return errVersionMissing
-	case '\n':
+// targetError says what is wrong with a target that goes on with rest, which is not empty; nil when more bytes are needed
+// to tell. other is for what is no line end.
+func targetError(rest []byte, other *Error) *Error {
+	switch {
+	case rest[0] == '\n':
 		return errBareLF
+	case rest[0] != '\r':
+		return other
+	case len(rest) == 1:
+		return nil
+	case rest[1] != '\n':
+		return errBareCR
 	}
-	return errTargetInvalid
+	return errVersionMissing
 }
 
 // parsePath parses path and query at b[i:].
@@ -290,7 +283,7 @@ func (r *Request) parsePath(b []byte, i int) (end int, err *Error) {
 		r.Query, r.HasQuery = b[start:i:i], true
 	}
 	if b[i] != ' ' {
-		return 0, targetError(b[i])
+		return 0, targetError(b[i:], errTargetInvalid)
 	}
 	return i, nil
 }
@@ -315,7 +308,7 @@ func (r *Request) parseAbsolute(b []byte, start int) (end int, err *Error) {
 		}
 		i++
 	}
-	if i, err = r.parseAuthority(b, i, true); i == 0 || err != nil {
+	if i, err = r.parseAuthority(b, i, true); i == 0 {
 		return 0, err
 	}
 	if b[i] == '/' {
@@ -344,10 +337,7 @@ func (r *Request) parseAuthority(b []byte, start int, inURL bool) (end int, err 
 		return 0, nil
 	}
 	if c := b[end]; c != ' ' && !(inURL && (c == '/' || c == '?')) {
-		if err = targetError(c); err == errTargetInvalid {
-			err = errTargetAuthority
-		}
-		return 0, err
+		return 0, targetError(b[end:], errTargetAuthority)
 	}
 	r.viewAuthority = b[start:end:end]
 	if !validHost(r.viewAuthority) {
