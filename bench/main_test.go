@@ -138,7 +138,7 @@ func gateways(t testing.TB) []build {
 		}
 		return all
 	}
-	if _, err := os.Stat("../cmd/menshen"); err != nil {
+	if sources, _ := filepath.Glob("../cmd/menshen/*.go"); len(sources) == 0 {
 		progress("no cmd/menshen in this tree: only the peers are measured")
 		return nil
 	}

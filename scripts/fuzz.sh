@@ -10,8 +10,8 @@ list=0
 choose=${1:-.}
 
 # By text, not by `go test -list`: that would link every test binary of the module.
-targets=$(git ls-files -co --exclude-standard '*_test.go' | grep -v '^demo/' | xargs grep -s '^func Fuzz[A-Za-z0-9_]*(' |
-  sed 's|^\([^:]*\)/[^/:]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1:\2|' | sort -u | grep -E -e "$choose")
+targets=$(find . -name '*_test.go' -not -path './demo/*' -exec grep -s '^func Fuzz[A-Za-z0-9_]*(' /dev/null {} + |
+  sed 's|^\./\([^:]*\)/[^/:]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1:\2|' | sort -u | grep -E -e "$choose")
 
 if [ $list -eq 1 ]; then
   echo "$targets"

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 failed=0
 
-unformatted=$(git ls-files -co --exclude-standard '*.go' | while read -r file; do [ -e "$file" ] && echo "$file"; done | xargs gofmt -l)
+unformatted=$(find . -name '*.go' -not -path '*/testdata/*' -exec gofmt -l {} +)
 if [ -n "$unformatted" ]; then
   echo "gofmt would change:"
   echo "$unformatted"
