@@ -34,8 +34,10 @@ type Endpoint struct {
 	retired atomic.Bool
 	out     atomic.Uint32 // bits above; 0 means available
 
+	// Written by each lease. Requests for different endpoints share no counter but the round robin's cursor.
 	load     balance.Load
 	requests atomic.Uint64 // leases that ended, except ignored ones
+	recent   window        // the same, for the retry budget
 	errors   atomic.Uint64 // of these, failed ones
 	failures atomic.Int64  // failures in a row
 
@@ -112,12 +114,10 @@ func (e *Endpoint) eject(s *Set, failures int64) {
 	}
 	e.ejections++
 	e.ejected++
-	e.ejectFor = longest
-	if time.Duration(e.ejections) < longest/base {
-		e.ejectFor = min(base*time.Duration(e.ejections), longest)
-	} else {
-		e.ejections = int(longest/base) + 1 // growing further would only make it longer to forgive
+	if most := int(min(longest/base, 1<<20)); e.ejections > most {
+		e.ejections = most + 1 // growing further would only make it longer to forgive
 	}
+	e.ejectFor = min(base*time.Duration(e.ejections), longest)
 	e.ejectedAt = now
 	e.ejectWhy = fmt.Sprintf("ejected for %s: %s in a row", e.ejectFor, count(failures, "failure"))
 	e.ejection = time.AfterFunc(e.ejectFor, func() { e.readmit("the time is over") })

@@ -260,8 +260,8 @@ func (l Lease) Done(o Outcome) {
 		return
 	}
 	now := l.set.group.registry.now()
-	l.set.group.budget.request(now)
 	e.requests.Add(1)
+	e.recent.add(now)
 	e.load.Observe(now, o.Latency, o.Failed)
 	if o.Failed {
 		e.failed(l.set)
@@ -274,7 +274,12 @@ func (l Lease) Done(o Outcome) {
 // ended in the last 10 seconds may be retries, but never fewer than 3 a second. The budget keeps an overload from being
 // multiplied by the attempts to survive it.
 func (s *Set) AllowRetry() bool {
-	return s.group.budget.retry(s.group.registry.now(), s.spec.RetryBudget)
+	now := s.group.registry.now()
+	var attempts int64
+	for i := range s.members {
+		attempts += s.members[i].endpoint.recent.sum(now)
+	}
+	return s.group.budget.retry(now, attempts, s.spec.RetryBudget)
 }
 
 // Name is the name in the set's Spec.
