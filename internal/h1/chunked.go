@@ -17,8 +17,9 @@ const (
 // ChunkDecoder decodes one chunked body (RFC 9112, 7.1) as it arrives, in pieces of any size. The zero value is ready.
 // It holds no input: payload is a view into what Next was given; only trailers are copied.
 //
-// A chunk line is hex digits (at most 16, less than 2^63) and extensions that follow the grammar and are forgotten; line
-// ends are CRLF. Bounds: 256 bytes per chunk line, 16 KiB of extensions per body, 8 KiB and 64 fields of trailers.
+// A chunk line is hex digits (at most 16, less than 2^63) and extensions that follow the grammar and are forgotten, but
+// without the "bad white space" that the grammar tolerates: nobody sends it, and net/http refuses it too. Line ends are
+// CRLF. Bounds: 256 bytes per chunk line, 16 KiB of extensions per body, 8 KiB and 64 fields of trailers.
 //
 // Trailers obey the rules of fields. Those that frame a message or belong to the connection (Content-Length, Host,
 // Transfer-Encoding, Connection, Upgrade, TE, Trailer, Expect, ...) are an attack: the body is refused. Those that route,
@@ -40,10 +41,8 @@ type chunkState uint8
 
 const (
 	chunkSize      chunkState = iota // in the size
-	chunkBlank                       // behind size or extension and white space: ';' must come
 	chunkNameStart                   // behind ';'
 	chunkName
-	chunkNameBlank  // behind the name and white space: '=' or ';' must come
 	chunkValueStart // behind '='
 	chunkValue
 	chunkQuoted
@@ -146,22 +145,18 @@ func (d *ChunkDecoder) step(c byte) *Error {
 	if d.state == chunkSize {
 		return d.stepSize(c)
 	}
-	if d.extensions++; d.extensions > chunkExtensionMax {
-		return errChunkExtensions
-	}
 	return d.stepExtension(c)
 }
 
-// stepSize takes a byte of the size.
+// stepSize takes a byte of the size, or the ';' behind it.
 func (d *ChunkDecoder) stepSize(c byte) *Error {
 	var digit byte
-	switch k := classes[c]; {
-	case k&(lowerHex|upperHex) == 0:
-		if d.digits == 0 {
+	switch {
+	case classes[c]&(lowerHex|upperHex) == 0:
+		if c != ';' || d.digits == 0 {
 			return errChunkSize
 		}
-		d.extensions++
-		return d.endElement(c, errChunkSize)
+		return d.stepExtension(c)
 	case c <= '9':
 		digit = c - '0'
 	default:
@@ -176,85 +171,34 @@ func (d *ChunkDecoder) stepSize(c byte) *Error {
 	return nil
 }
 
-// stepExtension takes a byte of the extensions: *( BWS ";" BWS name [ BWS "=" BWS value ] ), the value a token or a quoted
-// string.
+// stepExtension takes a byte of the extensions: *( ";" name [ "=" value ] ), the value a token or a quoted string.
 func (d *ChunkDecoder) stepExtension(c byte) *Error {
-	blank, isToken := c == ' ' || c == '\t', classes[c]&token != 0
-	switch d.state {
-	case chunkBlank:
-		if blank {
-			return nil
-		}
-		return d.endElement(c, errChunkExtension)
-	case chunkNameStart, chunkName:
-		switch {
-		case isToken:
-			d.state = chunkName
-			return nil
-		case d.state == chunkNameStart && blank:
-			return nil
-		case d.state == chunkName && blank:
-			d.state = chunkNameBlank
-			return nil
-		case d.state == chunkName && c == '=':
-			d.state = chunkValueStart
-			return nil
-		case d.state == chunkName:
-			return d.endElement(c, errChunkExtension)
-		}
-	case chunkNameBlank:
-		switch {
-		case blank:
-			return nil
-		case c == '=':
-			d.state = chunkValueStart
-			return nil
-		}
-		return d.endElement(c, errChunkExtension)
-	case chunkValueStart, chunkValue:
-		switch {
-		case isToken:
-			d.state = chunkValue
-			return nil
-		case d.state == chunkValue:
-			return d.endElement(c, errChunkExtension)
-		case blank:
-			return nil
-		case c == '"':
-			d.state = chunkQuoted
-			return nil
-		}
-	case chunkQuoted:
-		switch {
-		case c == '"':
-			d.state = chunkQuotedEnd
-			return nil
-		case c == '\\':
-			d.state = chunkQuotedPair
-			return nil
-		case classes[c]&value != 0:
-			return nil
-		}
-	case chunkQuotedPair:
-		if classes[c]&value != 0 {
-			d.state = chunkQuoted
-			return nil
-		}
-	case chunkQuotedEnd:
-		return d.endElement(c, errChunkExtension)
+	if d.extensions++; d.extensions > chunkExtensionMax {
+		return errChunkExtensions
 	}
-	return errChunkExtension
-}
-
-// endElement takes the byte behind a size or an extension when it is not the line's end.
-func (d *ChunkDecoder) endElement(c byte, other *Error) *Error {
-	switch c {
-	case ';':
+	is, state := classes[c], d.state
+	switch {
+	case state == chunkQuotedPair && is&value != 0:
+		d.state = chunkQuoted
+	case state == chunkQuotedPair:
+		return errChunkExtension
+	case state == chunkQuoted && c == '"':
+		d.state = chunkQuotedEnd
+	case state == chunkQuoted && c == '\\':
+		d.state = chunkQuotedPair
+	case state == chunkQuoted && is&value != 0: // goes on
+	case (state == chunkNameStart || state == chunkName) && is&token != 0:
+		d.state = chunkName
+	case (state == chunkValueStart || state == chunkValue) && is&token != 0:
+		d.state = chunkValue
+	case state == chunkName && c == '=':
+		d.state = chunkValueStart
+	case state == chunkValueStart && c == '"':
+		d.state = chunkQuoted
+	case c == ';' && (state == chunkSize || state == chunkName || state == chunkValue || state == chunkQuotedEnd):
 		d.state = chunkNameStart
-	case ' ', '\t':
-		d.state = chunkBlank
 	default:
-		return other
+		return errChunkExtension
 	}
 	return nil
 }
@@ -267,7 +211,7 @@ func (d *ChunkDecoder) lineReturn() *Error {
 			return errChunkSize
 		}
 	case chunkName, chunkValue, chunkQuotedEnd:
-	default: // also white space at the end of the line, which the grammar does not have
+	default:
 		return errChunkExtension
 	}
 	d.state = chunkLineEnd

@@ -95,7 +95,6 @@ func TestChunkedAccepted(t *testing.T) {
 	// Extensions.
 	f("5;a\r\nhello\r\n0;b\r\n\r\n", "hello", "")
 	f("5;a=b;c=\"d\\\" \\\\ ;=\t\xff\";e\r\nhello\r\n0\r\n\r\n", "hello", "")
-	f("5 ; a = b ;\tc\t=\t\"d\" ;e\r\nhello\r\n0\r\n\r\n", "hello", "")
 	f("5;a=\"\"\r\nhello\r\n0\r\n\r\n", "hello", "")
 	f("5;"+strings.Repeat("a", chunkLineMax-2)+"\r\nhello\r\n0\r\n\r\n", "hello", "")
 
@@ -116,7 +115,7 @@ func TestChunkedRefused(t *testing.T) {
 		}
 	}
 	// Sizes.
-	for _, size := range []string{"\r\n", "x", "g", "0x5", "+5", "-5", " 5", "\t5", ";a", "5_0", "5,5", "5.", "\x005", "5\x00", "G5", "\xff"} {
+	for _, size := range []string{"5 ", "5\t", "5 ;a", "5 a", "5 5", "\r\n", "x", "g", "0x5", "+5", "-5", " 5", "\t5", ";a", "5_0", "5,5", "5.", "\x005", "5\x00", "G5", "\xff"} {
 		f(size+"\r\nhello\r\n0\r\n\r\n", errChunkSize)
 	}
 	f("00000000000000005\r\n", errChunkSizeLarge)
@@ -139,9 +138,9 @@ func TestChunkedRefused(t *testing.T) {
 	f("5\r\nhello\r\n\r\n0\r\n\r\n", errChunkSize)
 
 	// Extensions.
-	for _, extension := range []string{" ", "\t", ";", "; ", ";=", ";a=", ";a= ", ";a ", ";a=b ", ";a==b", ";a=b=c", ";a b", ";a=b c", ";a=\"b", ";a=\"b\\",
-		";a=\"b\"c", ";a=b\"c\"", ";\"a\"", ";a=\"\x00\"", ";a=\"\x7f\"", ";a=\"\\\x00\"", ";\x00", ";a\x00", ";a=\x00", ";a=b\x00", ";a;", ";;a", " a", ";a,b", ";a=(", ";a=b,",
-		";a =\x00", ";a /", " 5"} {
+	for _, extension := range []string{";", "; ", "; a", ";a ;b", ";a = b", ";a= b", ";a=\"b\" ", ";=", ";a=", ";a= ", ";a ", ";a=b ", ";a==b", ";a=b=c", ";a b", ";a=b c", ";a=\"b", ";a=\"b\\",
+		";a=\"b\"c", ";a=b\"c\"", ";\"a\"", ";a=\"\x00\"", ";a=\"\x7f\"", ";a=\"\\\x00\"", ";\x00", ";a\x00", ";a=\x00", ";a=b\x00", ";a;", ";;a", ";a,b", ";a=(", ";a=b,",
+		";a =\x00", ";a /"} {
 		f("5"+extension+"\r\nhello\r\n0\r\n\r\n", errChunkExtension)
 	}
 	f("5;a=\"b\nc\"\r\nhello\r\n0\r\n\r\n", errChunkLine) // quoted line ends do not exist
@@ -172,7 +171,7 @@ func TestChunkedRefused(t *testing.T) {
 
 func TestChunkedIncomplete(t *testing.T) {
 	t.Parallel()
-	in := []byte("5;a=\"b\\c\" ;d\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n")
+	in := []byte("5;a=\"b\\c\";d\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n")
 	for k := range len(in) {
 		if d := decodeSplit(t, in[:k]); d.done || d.err != nil || !strings.HasPrefix("hello!", d.payload) || d.rest != "" {
 			t.Fatalf("%q: %+v", in[:k], d)

@@ -101,6 +101,7 @@ func TestRequestAccepted(t *testing.T) {
 		if got := r.summary(); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", in, got, want)
 		}
+		compareRequest(t, []byte(in+next), n, r)
 	}
 	f("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / 1.1 host=a")
 	f("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / 1.1 host=a") // one empty line before

@@ -39,6 +39,7 @@ func TestResponseAccepted(t *testing.T) {
 		if got := r.summary(); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", in, got, want)
 		}
+		compareResponse(t, []byte(in+body), n, method, r)
 	}
 	f("GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "1.1 200 OK length=5")
 	f("GET", "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", "1.1 200  length=0")
