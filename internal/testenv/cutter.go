@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,7 +59,10 @@ func (c *Cutter) Cut() {
 	c.listener = nil
 	c.mu.Unlock()
 	if ln != nil {
+		// A child that is being forked holds a copy of the listener until it execs, and the kernel would go on accepting: not now.
+		syscall.ForkLock.RLock()
 		ln.Close()
+		syscall.ForkLock.RUnlock()
 	}
 	c.Reset()
 }
