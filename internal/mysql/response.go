@@ -21,6 +21,7 @@ type Response struct {
 	head   [HeaderLen + headMax]byte
 	counts struct{ first, second int } // column definitions to come; those after them
 
+	Settled  bool     // an OK or EOF told the Status
 	Status   Status   // of the last OK or EOF
 	Affected uint64   // of the last OK
 	Warnings uint16   // of the last OK or EOF
@@ -316,6 +317,7 @@ func (r *Response) eof(length int, view []byte) bool {
 	}
 	r.Warnings = uint16(view[1]) | uint16(view[2])<<8
 	r.Status = Status(view[3]) | Status(view[4])<<8
+	r.Settled = true
 	return true
 }
 
@@ -325,6 +327,7 @@ func (r *Response) ok(view []byte) bool {
 	in.lenenc()
 	r.Status = Status(in.uint16())
 	r.Warnings = in.uint16()
+	r.Settled = !in.failed
 	return !in.failed
 }
 

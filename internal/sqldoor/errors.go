@@ -1,0 +1,111 @@
+package sqldoor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/mysql"
+)
+
+// All errors that the gateway itself gives to a client are here. Those of instances are passed on as they are.
+
+// Fixed errors.
+var (
+	errorTooMany     = mysql.Error{Code: 1040, State: "08004", Message: "Too many connections"}
+	errorUnknown     = mysql.Error{Code: 1047, State: "08S01", Message: "Unknown command"}
+	errorHandshake   = mysql.Error{Code: 1043, State: "08S01", Message: "Bad handshake"}
+	errorShutdown    = mysql.Error{Code: 1053, State: "08S01", Message: "Server shutdown in progress"}
+	errorOrder       = mysql.Error{Code: 1156, State: "08S01", Message: "Got packets out of order"}
+	errorMalformed   = mysql.Error{Code: 1835, State: "HY000", Message: "Malformed communication packet"}
+	errorNoDatabase  = mysql.Error{Code: 1046, State: "3D000", Message: "No database selected"}
+	errorTransaction = mysql.Error{Code: 1179, State: "25000", Message: "You are not allowed to execute this command in a transaction: the database lives on another instance"}
+	errorPrepared    = mysql.Error{Code: 1295, State: "HY000", Message: "This command is not supported in the prepared statement protocol yet"}
+	errorKill        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL': thread ids of the gateway and of its instances differ"}
+	errorUseMore     = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'USE together with other statements'"}
+	errorPlugins     = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
+	errorMoved       = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
+	errorLost        = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}
+	errorLostIdle    = mysql.Error{Code: 2006, State: "HY000", Message: "MySQL server has gone away"}
+)
+
+func errorDenied(user, host string, password bool) mysql.Error {
+	using := "NO"
+	if password {
+		using = "YES"
+	}
+	return mysql.Error{Code: 1045, State: "28000", Message: fmt.Sprintf("Access denied for user '%s'@'%s' (using password: %s)", user, host, using)}
+}
+
+func errorUnknownDatabase(name string) mysql.Error {
+	return mysql.Error{Code: 1049, State: "42000", Message: fmt.Sprintf("Unknown database '%s'", strings.ToValidUTF8(name[:min(len(name), 64)], "?"))}
+}
+
+func errorPinned(database, reason string) mysql.Error {
+	return mysql.Error{Code: 1105, State: "HY000", Message: fmt.Sprintf("Database '%s' lives on another instance, and this session has state that cannot be taken there (%s): open a new connection", database, reason)}
+}
+
+// errorOf is the one place where a fault becomes a MySQL error. database is the name that the client knows.
+func errorOf(err error, database string) mysql.Error {
+	var own *mysql.Error
+	if errors.As(err, &own) {
+		return errorOfInstance(own, database)
+	}
+	f := fault.Of(err)
+	switch f.Kind {
+	case fault.NoRoute:
+		return errorUnknownDatabase(database)
+	case fault.NoEndpoint, fault.ConnectFailed, fault.ConnectTimeout:
+		return mysql.Error{Code: 2003, State: "HY000", Message: fmt.Sprintf("Can't connect to MySQL server on '%s' (%s)", database, why(f))}
+	case fault.UpstreamTimeout:
+		return mysql.Error{Code: 3024, State: "HY000", Message: "Query execution was interrupted, maximum statement execution time exceeded"}
+	case fault.UpstreamBroken:
+		if f.Unsent {
+			return mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server: " + f.Public}
+		}
+		return errorLost
+	case fault.Limited:
+		return errorTooMany
+	case fault.Draining:
+		return errorShutdown
+	case fault.BadRequest, fault.TooLarge:
+		return errorMalformed
+	case fault.NotImplemented:
+		return errorUnknown
+	case fault.RequestTimeout:
+		return mysql.Error{Code: 1159, State: "08S01", Message: "Got timeout reading communication packets"}
+	}
+	return mysql.Error{Code: 1105, State: "HY000", Message: "Menshen: " + f.Public}
+}
+
+// why says in a word or two why an instance cannot be reached. The address stays in the log.
+func why(f *fault.Fault) string {
+	switch {
+	case f.Kind == fault.ConnectTimeout, errors.Is(f.Cause, os.ErrDeadlineExceeded):
+		return "timed out"
+	case f.Kind == fault.NoEndpoint:
+		return "no healthy instance"
+	case errors.Is(f.Cause, syscall.ECONNREFUSED):
+		return "connection refused"
+	}
+	return "connection failed"
+}
+
+// errorOfInstance is what the client may read of an instance's refusal to let the gateway in.
+func errorOfInstance(e *mysql.Error, database string) mysql.Error {
+	switch e.Code {
+	case 1044, 1045, 1251, 1698, 4151:
+		// The gateway's own login is wrong. Its name and address are nothing for the client.
+		return mysql.Error{Code: 1105, State: "HY000", Message: fmt.Sprintf("The gateway could not sign in to the instance of database '%s'", database)}
+	case 1049:
+		return errorUnknownDatabase(database)
+	}
+	out := *e
+	if out.State == "" {
+		out.State = "HY000"
+	}
+	return out
+}

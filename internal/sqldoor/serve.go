@@ -1,0 +1,356 @@
+package sqldoor
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// statement is one command of the client, from its first byte to the last one of its answer.
+type statement struct {
+	command  mysql.Command
+	message  mysql.Message // follows the command's frames; its Sequence is that of the answer
+	whole    bool          // all of the command was read from the client
+	verdict  verdict
+	text     string // of a SET, to be repeated some time
+	cursor   bool
+	begun    poll.Instant
+	database *database // whose series count it; nil outside of all
+	endpoint string
+	upstream time.Duration // from the command's last byte to the answer's first
+	in, out  int64
+	code     uint16 // of the error that the client got; 0 when all went well
+	state    string
+	fault    string // id of what went wrong with the gateway's own work; "" for nothing
+	consumed bool   // nothing of the command is left to read
+	answered bool   // part of the answer is on its way to the client
+	held     bool   // the connection was lost, and a transaction with it
+}
+
+// serve is the life of a session after sign-in.
+func (s *session) serve() {
+	for s.await() {
+		goOn := s.one()
+		s.record()
+		if !goOn {
+			return
+		}
+	}
+}
+
+// one is the way of one statement: read its head, judge it, find its connection, send it, pass on the answer, remember
+// what it left behind. It says whether the session goes on.
+func (s *session) one() (goOn bool) {
+	st := &s.st
+	*st = statement{begun: poll.Now()}
+	s.tables = s.door.o.Tables()
+	if l := s.tables.listeners[s.serving.listener]; l != nil {
+		s.listener = l
+	}
+	st.database = s.tables.databases[s.database]
+
+	text, ok := s.head()
+	if !ok {
+		return false
+	}
+	s.waiting.Store(int64(st.begun))
+	switch st.command {
+	case mysql.ComQuit:
+		return false
+	case mysql.ComInitDB:
+		return s.discard() && s.use(string(text))
+	case mysql.ComChangeUser:
+		return s.changeUser()
+	case mysql.ComQuery:
+		st.verdict = classify(text, st.whole)
+		switch st.verdict.kind {
+		case kindUse:
+			return s.discard() && s.use(st.verdict.name)
+		case kindUseBad:
+			return s.discard() && s.refuse(errorUseMore)
+		case kindKill:
+			return s.discard() && s.refuse(errorKill)
+		case kindSet:
+			st.text = string(text)
+		}
+	case mysql.ComStmtPrepare:
+		switch st.verdict = classify(text, st.whole); st.verdict.kind {
+		case kindUse, kindUseBad, kindKill:
+			return s.discard() && s.refuse(errorPrepared)
+		case kindSet:
+			st.verdict = verdict{kind: kindSticky, why: "prepared SET"}
+		}
+	case mysql.ComStmtExecute:
+		e, err := mysql.DecodeExecute(s.client.Buffered()[mysql.HeaderLen:])
+		st.cursor = err == nil && e.Flags != 0
+	case mysql.ComPing, mysql.ComReset, mysql.ComSetOption:
+		if s.link == nil && s.database == "" && s.memory.pinned() == "" {
+			return s.discard() && s.answerAlone(text)
+		}
+		if st.command == mysql.ComSetOption {
+			st.text = string(text)
+		}
+	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh,
+		mysql.ComStmtLongData, mysql.ComStmtClose, mysql.ComStmtReset, mysql.ComStmtFetch:
+	case mysql.ComProcessKill:
+		return s.discard() && s.refuse(errorKill)
+	default:
+		return s.discard() && s.refuse(errorUnknown)
+	}
+
+	if err := s.ensure(); err != nil {
+		s.logFault("connect an SQL session", err)
+		return s.discard() && s.refuseFor(err)
+	}
+	st.endpoint = s.link.lease.Endpoint.Address
+	if err := s.send(); err != nil {
+		return s.failed(err)
+	}
+	if err := s.answer(); err != nil {
+		return s.failed(err)
+	}
+	s.remember()
+	return true
+}
+
+// await waits for the next command, holding no buffer. It says false when the session is over.
+func (s *session) await() bool {
+	s.waiting.Store(0)
+	s.client.Release()
+	if s.link != nil {
+		s.link.Release()
+		if len(s.link.Buffered()) > 0 { // the instance said more than it was asked: nothing it says can be trusted
+			s.unlink(upstream.Outcome{Failed: true})
+			s.memory.stick("connection lost")
+		}
+	}
+	s.client.ReadBefore(poll.Now().Add(time.Duration(s.listener.timeouts.Idle)))
+	if !s.inTransaction() {
+		// Drain sets draining first and looks at idle then; here it is the other way round, so one of the two sees the other.
+		s.idle.Store(true)
+		if s.serving.draining.Load() {
+			s.idle.Store(false)
+			return s.farewell()
+		}
+	}
+	err := s.client.Await()
+	if err == nil && len(s.client.Buffered()) == 0 {
+		err = s.client.Fill()
+	}
+	s.idle.Store(false)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, poll.ErrInterrupted):
+		return s.farewell()
+	}
+	return false // the client left, or its time is over
+}
+
+// farewell tells a client that sent nothing that its session is over; always false. The packet is numbered as the answer to its
+// next command, which is what it will be read as.
+func (s *session) farewell() bool {
+	_ = s.client.WriteMessage(1, errorShutdown.AppendTo)
+	return false
+}
+
+// fill reads more of the client's command.
+func (s *session) fill() error {
+	s.client.ReadBefore(poll.Now().Add(time.Duration(s.listener.timeouts.RequestBody)))
+	err := s.client.Fill()
+	if errors.Is(err, poll.ErrInterrupted) { // by Drain, which took the session for idle
+		err = s.client.Fill()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fault.Wrap(fault.RequestTimeout, "the client took too long to send", err)
+	}
+	return fault.Wrap(s.shutBy(fault.ClientGone), "the client left", err)
+}
+
+// need reads until n bytes of the command are buffered.
+func (s *session) need(n int) error {
+	for len(s.client.Buffered()) < n {
+		if err := s.fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// head reads the command's byte, and of a statement all of its text that fits a small buffer. It says false when the session
+// cannot go on.
+func (s *session) head() (text []byte, ok bool) {
+	st := &s.st
+	if err := s.need(mysql.HeaderLen); err != nil {
+		return nil, s.failed(err)
+	}
+	h, _ := mysql.ParseHeader(s.client.Buffered())
+	if h.Sequence != 0 {
+		st.message.Sequence = h.Sequence + 1
+		s.refuse(errorOrder)
+		return nil, false
+	}
+	if h.Length == 0 {
+		st.message.Sequence = 1
+		s.refuse(errorMalformed)
+		return nil, false
+	}
+	want := mysql.HeaderLen + 1
+	if err := s.need(want); err != nil {
+		return nil, s.failed(err)
+	}
+	st.command = mysql.Command(s.client.Buffered()[mysql.HeaderLen])
+	switch st.command {
+	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption:
+		want = min(mysql.HeaderLen+h.Length, poll.SmallBuffer)
+		if err := s.need(want); err != nil {
+			return nil, s.failed(err)
+		}
+	}
+	st.whole = mysql.HeaderLen+h.Length == want
+	return s.client.Buffered()[mysql.HeaderLen+1 : want], true
+}
+
+// send passes the command on to the instance as it comes, in pieces when it is large.
+func (s *session) send() error {
+	st := &s.st
+	for {
+		n, done, err := st.message.Feed(s.client.Buffered())
+		if err != nil {
+			s.breakLink(false)
+			return fault.Wrap(fault.BadRequest, "packets out of order", err)
+		}
+		err = s.link.Write(s.client.Buffered()[:n])
+		s.client.Skip(n)
+		st.in += int64(n)
+		st.consumed = done
+		if err != nil {
+			return s.refusedMidway(err)
+		}
+		if done {
+			return nil
+		}
+		if err := s.fill(); err != nil {
+			s.breakLink(false)
+			return err
+		}
+	}
+}
+
+// answer passes the answer on to the client, one write for each read, until its last byte.
+func (s *session) answer() error {
+	st, r := &s.st, &s.response
+	r.Start(st.command, s.link.Capabilities, st.message.Sequence, st.cursor)
+	if r.Done() {
+		return nil
+	}
+	var bound poll.Instant
+	sent := poll.Now()
+	if st.database != nil {
+		bound = sent.Add(st.database.statement)
+	}
+	s.link.ReadBefore(bound)
+	for !r.Done() {
+		if len(s.link.Buffered()) == 0 {
+			if err := s.link.Fill(); err != nil {
+				return s.lost(err)
+			}
+		}
+		if !st.answered {
+			st.upstream = poll.Now().Sub(sent)
+			if bound != 0 {
+				s.link.ReadBefore(0) // the bound is for the first byte
+			}
+		}
+		n, err := r.Feed(s.link.Buffered())
+		if err != nil {
+			return s.lost(err)
+		}
+		if err := s.client.Write(s.link.Buffered()[:n]); err != nil {
+			s.breakLink(false)
+			return fault.Wrap(s.shutBy(fault.ClientGone), "the client left", err)
+		}
+		s.link.Skip(n)
+		st.answered = true
+		st.out += int64(n)
+		if r.WantsFile() {
+			if err := s.file(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// file passes the client's file on to the instance (LOAD DATA LOCAL): messages up to an empty one. When the instance is
+// lost the rest is read all the same, because the client listens only after its file.
+func (s *session) file() error {
+	st, r := &s.st, &s.response
+	var lost error
+	for sequence := r.Sequence; ; {
+		m := mysql.Message{Sequence: sequence}
+		for done := false; !done; {
+			if len(s.client.Buffered()) == 0 {
+				if err := s.fill(); err != nil {
+					s.breakLink(false)
+					return err
+				}
+			}
+			n, end, err := m.Feed(s.client.Buffered())
+			if err != nil {
+				s.breakLink(false)
+				return fault.Wrap(fault.BadRequest, "packets out of order", err)
+			}
+			if lost == nil {
+				lost = s.link.Write(s.client.Buffered()[:n])
+			}
+			s.client.Skip(n)
+			st.in += int64(n)
+			done = end
+		}
+		sequence = m.Sequence
+		if m.Length() == 0 {
+			r.FileSent(sequence)
+			if lost != nil {
+				return s.lost(lost)
+			}
+			return nil
+		}
+	}
+}
+
+// remember notes what the statement left behind.
+func (s *session) remember() {
+	st, r := &s.st, &s.response
+	s.link.used = poll.Now()
+	if r.Settled {
+		s.status = r.Status
+	}
+	if st.code = r.Code; st.code != 0 {
+		if st.state = string(r.State[:]); r.State[0] == 0 {
+			st.state = ""
+		}
+		return
+	}
+	switch st.command {
+	case mysql.ComQuery:
+		s.memory.note(st.verdict, st.text)
+	case mysql.ComStmtPrepare:
+		s.memory.note(st.verdict, "")
+		s.memory.prepared++
+	case mysql.ComStmtClose:
+		s.memory.prepared = max(s.memory.prepared-1, 0)
+	case mysql.ComReset:
+		s.memory = memory{}
+	case mysql.ComSetOption:
+		s.setOption(st.text)
+	}
+}

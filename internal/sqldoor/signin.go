@@ -1,0 +1,272 @@
+package sqldoor
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"sync"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/identity"
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
+)
+
+// signInMax bounds each message before the client is known. MySQL allows 64 KiB of connection attributes.
+const signInMax = 72 << 10
+
+// announced is the plugin that the greeting's nonce is meant for. Clients that prefer another one are asked again with it.
+const announced = mysql.CachingSHA2
+
+// rsaKey is the key pair for passwords without TLS. It is made when the first client asks for it.
+type rsaKey struct {
+	once sync.Once
+	key  *rsa.PrivateKey
+	err  error
+}
+
+func (k *rsaKey) get() (*rsa.PrivateKey, error) {
+	k.once.Do(func() { k.key, k.err = rsa.GenerateKey(rand.Reader, 2048) })
+	return k.key, k.err
+}
+
+// signIn greets the client and lets it in: TLS if it wants, password, database. It says whether there is a session.
+func (s *session) signIn() bool {
+	l := s.listener
+	begun := poll.Now()
+	s.client.ReadBefore(begun.Add(time.Duration(l.timeouts.RequestHeader)))
+	s.client.WritePatience(time.Duration(l.timeouts.Write))
+
+	nonce, err := mysql.NewNonce(rand.Reader)
+	if err != nil {
+		s.door.o.Log.Error("greet an SQL client", "error", err)
+		return false
+	}
+	version, offered := s.tables.greeting(l)
+	g := mysql.Greeting{Version: version, ConnectionID: s.id, Nonce: nonce, Capabilities: offered, Collation: 45, Status: mysql.Autocommit, Plugin: announced}
+	if s.door.o.TLS != nil {
+		if config := s.door.o.TLS(s.serving.listener); config != nil {
+			g.Capabilities |= mysql.TLS
+		}
+	}
+	if s.client.WriteMessage(0, g.AppendTo) != nil {
+		return false
+	}
+	payload, seq, err := s.client.ReadMessage(1, signInMax)
+	if err != nil {
+		return s.strange(err)
+	}
+	if mysql.IsTLSRequest(payload) {
+		if !g.Capabilities.Has(mysql.TLS) {
+			return s.turnAway(seq, errorHandshake)
+		}
+		if err := s.client.ServeTLS(s.door.o.TLS(s.serving.listener)); err != nil {
+			return s.strange(err)
+		}
+		if payload, seq, err = s.client.ReadMessage(seq, signInMax); err != nil {
+			return s.strange(err)
+		}
+	}
+	var in mysql.SignIn
+	if err := in.Decode(payload); err != nil {
+		s.strange(err)
+		return s.turnAway(seq, errorHandshake)
+	}
+	if _, secure := s.client.TLS(); in.Capabilities.Has(mysql.TLS) != secure {
+		return s.turnAway(seq, errorHandshake)
+	}
+	s.capabilities = in.Capabilities & (offered | mysql.TLS)
+	s.collation = in.Collation
+	s.status = mysql.Autocommit
+
+	a := admission{s: s, user: string(in.User), plugin: string(in.Plugin), proof: in.Auth, nonce: nonce[:], seq: seq}
+	if refused := a.check(); refused != nil {
+		s.recordSignIn(begun, a.user, string(in.Database), refused)
+		return s.turnAway(a.seq, *refused)
+	}
+	if a.gone {
+		return false
+	}
+	database := string(in.Database)
+	if database == "" {
+		database = l.defaultDatabase
+	}
+	if refused := s.enter(a.consumer, database); refused != nil {
+		s.recordSignIn(begun, a.user, database, refused)
+		return s.turnAway(a.seq, *refused)
+	}
+	if s.serving.draining.Load() {
+		return s.turnAway(a.seq, errorShutdown)
+	}
+	return s.sendOK(a.seq)
+}
+
+// enter makes the session the consumer's, in a database ("" for none), and connects to its instance: a client should
+// learn when it signs in that its database is not there.
+func (s *session) enter(c *identity.Consumer, database string) *mysql.Error {
+	s.consumer, s.database = c, database
+	if database == "" {
+		return nil
+	}
+	if err := s.ensure(); err != nil {
+		s.logFault("connect an SQL session", err)
+		e := errorOf(err, database)
+		return &e
+	}
+	return nil
+}
+
+// strange notes that a client broke off or spoke nonsense before it was known; always false.
+func (s *session) strange(err error) bool {
+	s.door.o.Log.Debug("SQL sign-in broken off", "client", s.address, "error", err)
+	return false
+}
+
+// turnAway sends an error; always false.
+func (s *session) turnAway(seq uint8, e mysql.Error) bool {
+	_ = s.client.WriteMessage(seq, e.AppendTo)
+	return false
+}
+
+// sendOK sends an OK with the session's status.
+func (s *session) sendOK(seq uint8) bool {
+	ok := mysql.OK{Status: s.status}
+	return s.client.WriteMessage(seq, func(dst []byte) []byte { return ok.AppendTo(dst, s.capabilities) }) == nil
+}
+
+// admission is the question whether a client is who it says.
+type admission struct {
+	s      *session
+	user   string
+	plugin string // "" for a client that knows none
+	proof  []byte
+	nonce  []byte
+	again  bool  // a change of user: the greeting's nonce is used up
+	seq    uint8 // of our next packet
+
+	consumer *identity.Consumer // after success
+	gone     bool               // the client broke off
+}
+
+// check gives nil and sets consumer, or gives the error to send; with gone set there is nobody to send it to. For a user
+// that does not exist the same steps are done as for one that does.
+func (a *admission) check() *mysql.Error {
+	s := a.s
+	_, secure := s.client.TLS()
+	switch {
+	case !s.capabilities.Has(mysql.SecureConnection):
+		return &errorPlugins
+	case !s.capabilities.Has(mysql.PluginAuth):
+		a.plugin = mysql.NativePassword
+	case a.plugin != announced || a.again:
+		if a.plugin != mysql.CachingSHA2 && (a.plugin != mysql.ClearPassword || !secure) {
+			a.plugin = mysql.NativePassword
+		}
+		if !a.change() {
+			return nil
+		}
+	}
+	consumer, _ := s.tables.directory.MySQL(a.user)
+	proven := false
+	switch a.plugin {
+	case mysql.NativePassword:
+		proven = consumer.VerifyNative(a.nonce, a.proof)
+	case mysql.ClearPassword:
+		proven = consumer.VerifyPassword(bytes.TrimSuffix(a.proof, []byte{0}))
+	case mysql.CachingSHA2:
+		if s.door.full && len(a.proof) > 1 {
+			password, ok := a.askPassword(secure)
+			if a.gone {
+				return nil
+			}
+			proven = ok && consumer.VerifyPassword(bytes.TrimSuffix(password, []byte{0}))
+		} else if proven = consumer.VerifySHA2(a.nonce, a.proof); proven {
+			if !a.say(mysql.SHA2FastDone) {
+				return nil
+			}
+		}
+	}
+	if !proven {
+		empty := len(a.proof) == 0 || len(a.proof) == 1 && a.proof[0] == 0
+		e := errorDenied(printable(a.user), s.address.String(), !empty)
+		return &e
+	}
+	a.consumer = consumer
+	return nil
+}
+
+// change asks the client to prove itself with a.plugin, over a new nonce.
+func (a *admission) change() bool {
+	nonce, err := mysql.NewNonce(rand.Reader)
+	if err != nil {
+		a.gone = true
+		return false
+	}
+	a.nonce = nonce[:]
+	change := mysql.AuthSwitch{Plugin: a.plugin, Nonce: a.nonce}
+	if a.s.client.WriteMessage(a.seq, change.AppendTo) != nil {
+		a.gone = true
+		return false
+	}
+	a.seq++
+	return a.read(&a.proof)
+}
+
+func (a *admission) read(into *[]byte) bool {
+	payload, seq, err := a.s.client.ReadMessage(a.seq, signInMax)
+	if err != nil {
+		a.s.strange(err)
+		a.gone = true
+		return false
+	}
+	*into, a.seq = payload, seq
+	return true
+}
+
+func (a *admission) say(b byte) bool {
+	a.gone = a.s.client.WriteMessage(a.seq, func(dst []byte) []byte { return mysql.AppendAuthMore(dst, []byte{b}) }) != nil
+	a.seq++
+	return !a.gone
+}
+
+// askPassword has the client hand over the password itself: as it is inside TLS, else under our RSA key.
+func (a *admission) askPassword(secure bool) (password []byte, ok bool) {
+	if !a.say(mysql.SHA2Full) || !a.read(&password) {
+		return nil, false
+	}
+	if secure {
+		return password, true
+	}
+	key, err := a.s.door.key.get()
+	if err != nil {
+		a.s.door.o.Log.Error("make RSA key", "error", err)
+		return nil, false
+	}
+	if len(password) == 1 && password[0] == mysql.SHA2PublicKey {
+		err := a.s.client.WriteMessage(a.seq, func(dst []byte) []byte {
+			dst, _ = mysql.AppendPublicKey(dst, &key.PublicKey)
+			return dst
+		})
+		a.seq++
+		if err != nil {
+			a.gone = true
+			return nil, false
+		}
+		if !a.read(&password) {
+			return nil, false
+		}
+	}
+	password, err = mysql.DecryptPassword(key, password, a.nonce)
+	return password, err == nil
+}
+
+// printable is a user name for an error message: bounded, and without control characters.
+func printable(name string) string {
+	b := []byte(name[:min(len(name), 80)])
+	for i, c := range b {
+		if c < ' ' || c == 0x7f {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,253 @@
+package sqldoor
+
+import "strings"
+
+// memory is what the session has on its instance connection beyond an open transaction: what would be lost with it. As long
+// as that is nothing but settings which can be made again, the session can go on with another connection.
+type memory struct {
+	sets     []string // SET statements to repeat on a new connection, in order
+	setBytes int
+	prepared int    // statements prepared and not closed
+	sticky   string // the first thing that cannot be made again, for people; "" means nothing
+}
+
+// Bounds of the settings that are remembered; a session with more is pinned.
+const (
+	setsMax     = 64
+	setBytesMax = 8 << 10
+)
+
+// pinned says why the session cannot leave its connection; "" means that it can.
+func (m *memory) pinned() string {
+	if m.sticky == "" && m.prepared > 0 {
+		return "prepared statements"
+	}
+	return m.sticky
+}
+
+// note remembers a statement that succeeded.
+func (m *memory) note(v verdict, text string) {
+	switch {
+	case v.kind == kindSticky:
+		m.stick(v.why)
+	case v.kind == kindSet && (len(m.sets) >= setsMax || m.setBytes+len(text) > setBytesMax):
+		m.stick("many SET statements")
+	case v.kind == kindSet:
+		m.sets = append(m.sets, text)
+		m.setBytes += len(text)
+	}
+}
+
+func (m *memory) stick(why string) {
+	if m.sticky == "" {
+		m.sticky = why
+	}
+}
+
+// verdict is what the first words of a statement tell.
+type verdict struct {
+	kind kind
+	name string // kindUse: the database
+	why  string // kindSticky
+}
+
+type kind uint8
+
+const (
+	kindPlain  kind = iota // leaves nothing behind on the connection but, perhaps, a transaction
+	kindSet                // a SET that can be repeated on another connection
+	kindUse                // USE name, alone
+	kindUseBad             // USE in a form that cannot be followed
+	kindKill               // KILL
+	kindSticky             // may leave something behind
+)
+
+// plainWords are the first words of statements that leave nothing behind when nothing in their text says otherwise.
+var plainWords = map[string]bool{"SELECT": true, "INSERT": true, "UPDATE": true, "DELETE": true, "REPLACE": true, "WITH": true,
+	"SHOW": true, "EXPLAIN": true, "DESCRIBE": true, "DESC": true, "BEGIN": true, "START": true, "COMMIT": true, "ROLLBACK": true,
+	"SAVEPOINT": true, "RELEASE": true, "TRUNCATE": true, "ALTER": true, "DROP": true, "CREATE": true, "ANALYZE": true,
+	"OPTIMIZE": true, "CHECK": true, "LOAD": true, "VALUES": true, "TABLE": true, "DO": true}
+
+// telling are the words that, wherever they stand, mean that a statement uses or leaves something on its connection. They
+// are looked for in the raw text: in a string they do no more harm than to pin a session that need not be.
+var telling = []struct{ word, why string }{
+	{"TEMPORARY", "temporary table"},
+	{"GET_LOCK", "user lock"},
+	{"SQL_CALC_FOUND_ROWS", "SQL_CALC_FOUND_ROWS"},
+	{"LAST_INSERT_ID", "LAST_INSERT_ID"},
+}
+
+// classify looks at a statement's text. whole says that text is all of it; the rest of a longer one is not looked at, so
+// it must not be one that could hide anything.
+func classify(text []byte, whole bool) verdict {
+	rest, ok := skipBlank(text)
+	if !ok {
+		return verdict{kind: kindSticky, why: "executable comment"}
+	}
+	word, rest := firstWord(rest)
+	switch word {
+	case "USE":
+		if name, ok := onlyName(rest); ok && whole {
+			return verdict{kind: kindUse, name: name}
+		}
+		return verdict{kind: kindUseBad}
+	case "KILL":
+		return verdict{kind: kindKill}
+	case "SET":
+		if whole && repeatable(rest) {
+			return verdict{kind: kindSet}
+		}
+		return verdict{kind: kindSticky, why: "SET"}
+	}
+	if !plainWords[word] {
+		if word == "" {
+			word = "statement"
+		}
+		return verdict{kind: kindSticky, why: word}
+	}
+	return inspect(rest)
+}
+
+// inspect looks for telling things in the text after a plain first word. Only letters, digits and underscores make words.
+func inspect(text []byte) verdict {
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '@':
+			if i+1 < len(text) && text[i+1] == '@' {
+				i++
+				continue
+			}
+			return verdict{kind: kindSticky, why: "user variable"}
+		case c == ';':
+			if after, ok := skipBlank(text[i+1:]); !ok || len(after) > 0 {
+				return verdict{kind: kindSticky, why: "several statements in one"}
+			}
+		case c == '/' && i+2 < len(text) && text[i+1] == '*' && (text[i+2] == '!' || text[i+2] == 'M'):
+			return verdict{kind: kindSticky, why: "executable comment"}
+		case isWord(c):
+			start := i
+			for i+1 < len(text) && isWord(text[i+1]) {
+				i++
+			}
+			for _, t := range telling {
+				if i+1-start == len(t.word) && strings.EqualFold(string(text[start:i+1]), t.word) {
+					return verdict{kind: kindSticky, why: t.why}
+				}
+			}
+		}
+	}
+	return verdict{kind: kindPlain}
+}
+
+// unrepeatable are the words after SET that make it something else than a setting of the session, or one for the next
+// statement only.
+var unrepeatable = map[string]bool{"GLOBAL": true, "PERSIST": true, "PERSIST_ONLY": true, "TRANSACTION": true, "PASSWORD": true,
+	"ROLE": true, "DEFAULT": true, "STATEMENT": true, "RESOURCE": true, "LOCAL": false, "SESSION": false}
+
+// repeatable says that a SET can be repeated on another connection with the same effect: no functions, sub-selects, user
+// variables or global ones, and no timestamp or insert_id, which are meant for this moment.
+func repeatable(rest []byte) bool {
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case c == '(' || c == '#' || c == '`' || c == '\\':
+			return false
+		case c == '-' && i+1 < len(rest) && rest[i+1] == '-', c == '/' && i+1 < len(rest) && rest[i+1] == '*':
+			return false
+		case c == ';':
+			after, ok := skipBlank(rest[i+1:])
+			return ok && len(after) == 0
+		case c == '@':
+			if i+1 >= len(rest) || rest[i+1] != '@' {
+				return false
+			}
+			i++
+		case isWord(c):
+			start := i
+			for i+1 < len(rest) && isWord(rest[i+1]) {
+				i++
+			}
+			word := strings.ToUpper(string(rest[start:min(i+1, start+32)]))
+			if unrepeatable[word] || word == "TIMESTAMP" || word == "INSERT_ID" || word == "LAST_INSERT_ID" {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// skipBlank drops white space and comments at the start. It says false at a comment that servers execute, and at one that does
+// not end.
+func skipBlank(b []byte) (rest []byte, ok bool) {
+	for len(b) > 0 {
+		switch {
+		case b[0] <= ' ':
+			b = b[1:]
+		case b[0] == '#', len(b) >= 2 && b[0] == '-' && b[1] == '-' && (len(b) == 2 || b[2] <= ' '):
+			for len(b) > 0 && b[0] != '\n' {
+				b = b[1:]
+			}
+		case len(b) >= 2 && b[0] == '/' && b[1] == '*':
+			if len(b) > 2 && (b[2] == '!' || b[2] == 'M') {
+				return b, false
+			}
+			end := strings.Index(string(b[2:]), "*/")
+			if end < 0 {
+				return b, false
+			}
+			b = b[2+end+2:]
+		default:
+			return b, true
+		}
+	}
+	return b, true
+}
+
+// firstWord gives the first word in capitals and what follows it.
+func firstWord(b []byte) (word string, rest []byte) {
+	n := 0
+	for n < len(b) && isWord(b[n]) {
+		n++
+	}
+	return strings.ToUpper(string(b[:min(n, 32)])), b[n:]
+}
+
+// onlyName reads a database name, quoted or not, and nothing more but white space, comments and a closing semicolon.
+func onlyName(b []byte) (name string, ok bool) {
+	b, ok = skipBlank(b)
+	if !ok || len(b) == 0 {
+		return "", false
+	}
+	if b[0] == '`' {
+		var unquoted []byte
+		for i := 1; ; i++ {
+			if i >= len(b) {
+				return "", false
+			}
+			if b[i] == '`' {
+				if i+1 < len(b) && b[i+1] == '`' {
+					i++
+				} else {
+					name, b = string(unquoted), b[i+1:]
+					break
+				}
+			}
+			unquoted = append(unquoted, b[i])
+		}
+	} else {
+		n := 0
+		for n < len(b) && (isWord(b[n]) || b[n] == '-') {
+			n++
+		}
+		name, b = string(b[:n]), b[n:]
+	}
+	b, ok = skipBlank(b)
+	if ok && len(b) > 0 && b[0] == ';' {
+		b, ok = skipBlank(b[1:])
+	}
+	return name, ok && len(b) == 0 && name != ""
+}
+
+// isWord says whether a byte can be part of an unquoted name. Bytes of other alphabets can.
+func isWord(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '$' || c >= 0x80
+}

@@ -1,0 +1,266 @@
+// Package wire is one end of a MySQL connection: frames of package mysql over a connection of package poll. It adds what a
+// relay needs and no more: a read buffer that comes from a pool and goes back when the connection is idle, messages of the
+// sign-in as a whole, and TLS in the middle of a conversation.
+//
+// A Conn belongs to one goroutine. Close, Interrupt and PeerGone may come from any other. Buffered gives views into the
+// read buffer; they die with the next Fill, Need, Skip or Release.
+//
+// It knows nothing of commands and answers.
+package wire
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
+)
+
+// ErrTooLarge says that a message does not fit the bound of its reader.
+var ErrTooLarge = errors.New("message too large")
+
+// idleBuffer is what a TLS connection holds while it waits for a command; a plain one holds nothing.
+const idleBuffer = 512
+
+// Conn is one end of a MySQL connection. Make it with New.
+type Conn struct {
+	poll   *poll.Conn
+	stream io.ReadWriter // poll, or TLS over it
+	tls    *tls.Conn     // nil without TLS
+
+	buf  []byte // nil while idle
+	r, w int    // unread bytes are buf[r:w]
+	full bool   // the last read filled the buffer: a larger one pays
+	idle []byte // see idleBuffer
+
+	out []byte // for small messages; kept
+}
+
+// New makes a Conn over a connection.
+func New(c net.Conn) *Conn {
+	p := poll.New(c)
+	return &Conn{poll: p, stream: p}
+}
+
+// prefixed is a connection whose first bytes were read already.
+type prefixed struct {
+	*poll.Conn
+	pre []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.pre) > 0 {
+		n := copy(b, p.pre)
+		p.pre = p.pre[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
+// ServeTLS goes on in TLS, as the server. What was read after the request for TLS is the beginning of TLS: it is never
+// taken for plain text.
+func (c *Conn) ServeTLS(config *tls.Config) error {
+	return c.secure(tls.Server(&prefixed{c.poll, c.takeBuffered()}, config))
+}
+
+// AskTLS goes on in TLS, as the client.
+func (c *Conn) AskTLS(config *tls.Config) error {
+	if c.r != c.w {
+		return errors.New("the server spoke before TLS began")
+	}
+	return c.secure(tls.Client(c.poll, config))
+}
+
+func (c *Conn) secure(t *tls.Conn) error {
+	if err := t.Handshake(); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	c.tls, c.stream = t, t
+	return nil
+}
+
+func (c *Conn) takeBuffered() []byte {
+	pre := append([]byte(nil), c.buf[c.r:c.w]...)
+	c.r = c.w
+	c.Release()
+	return pre
+}
+
+// TLS gives the state of TLS; ok is false without it.
+func (c *Conn) TLS() (state tls.ConnectionState, ok bool) {
+	if c.tls == nil {
+		return state, false
+	}
+	return c.tls.ConnectionState(), true
+}
+
+// ReadBefore bounds all following reads; zero is never.
+func (c *Conn) ReadBefore(t poll.Instant) { c.poll.ReadBefore(t) }
+
+// WritePatience bounds how long the peer may refuse bytes; zero is for ever.
+func (c *Conn) WritePatience(d time.Duration) { c.poll.WritePatience(d) }
+
+// Interrupt makes the present or next read fail with poll.ErrInterrupted. After it a TLS connection cannot be read any
+// more.
+func (c *Conn) Interrupt() { c.poll.Interrupt() }
+
+// Alive says that the connection is open and silent, as one that nobody waits on must be.
+func (c *Conn) Alive() bool { return c.r == c.w && c.poll.Alive() }
+
+// PeerGone says that the peer has certainly closed the connection. It looks without taking anything.
+func (c *Conn) PeerGone() bool { return peerGone(c.poll.NetConn()) }
+
+// RemoteAddr is the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.poll.RemoteAddr() }
+
+// Close closes the connection at once.
+func (c *Conn) Close() error { return c.poll.Close() }
+
+// Buffered gives the bytes that were read and not skipped yet.
+func (c *Conn) Buffered() []byte { return c.buf[c.r:c.w] }
+
+// Skip drops the first n of them.
+func (c *Conn) Skip(n int) { c.r += n }
+
+// Release gives the buffer back when it is empty.
+func (c *Conn) Release() {
+	if c.buf != nil && c.r == c.w {
+		poll.Put(c.buf) // leaves the idle buffer alone: it has another capacity
+		c.buf, c.r, c.w, c.full = nil, 0, 0, false
+	}
+}
+
+// Await waits until there is something to read. It holds no buffer meanwhile, or a small one under TLS, which cannot be
+// asked whether it holds something.
+func (c *Conn) Await() error {
+	if c.r != c.w {
+		return nil
+	}
+	c.Release()
+	if c.tls == nil {
+		return c.poll.Await()
+	}
+	if c.idle == nil {
+		c.idle = make([]byte, idleBuffer)
+	}
+	c.buf = c.idle
+	return c.Fill()
+}
+
+// Fill reads at least one byte more. A buffer that was filled to its end is exchanged for a larger one; a buffer full of
+// unread bytes is ErrTooLarge.
+func (c *Conn) Fill() error {
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+		if c.full || c.buf == nil {
+			c.grow()
+		}
+	}
+	if c.w == len(c.buf) {
+		if c.r > 0 {
+			c.w = copy(c.buf, c.buf[c.r:c.w])
+			c.r = 0
+		} else if !c.grow() {
+			return ErrTooLarge
+		}
+	}
+	n, err := c.stream.Read(c.buf[c.w:])
+	c.w += n
+	c.full = c.w == len(c.buf)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// grow takes the next larger buffer; false when there is none.
+func (c *Conn) grow() bool {
+	var larger []byte
+	switch {
+	case len(c.buf) < poll.SmallBuffer:
+		larger = poll.GetSmall()
+	case len(c.buf) < poll.LargeBuffer:
+		larger = poll.GetLarge()
+	default:
+		return false
+	}
+	c.w = copy(larger, c.buf[c.r:c.w])
+	c.r = 0
+	poll.Put(c.buf)
+	c.buf = larger
+	return true
+}
+
+// Need waits until n bytes are buffered; n is at most poll.SmallBuffer.
+func (c *Conn) Need(n int) error {
+	for c.w-c.r < n {
+		if err := c.Fill(); err != nil {
+			if errors.Is(err, io.EOF) && c.w > c.r {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadMessage reads a whole message of at most limit bytes, for sign-in and small answers. The payload is a copy. Its first frame
+// must have the given number; next is the number that follows.
+func (c *Conn) ReadMessage(sequence uint8, limit int) (payload []byte, next uint8, err error) {
+	for {
+		if err := c.Need(mysql.HeaderLen); err != nil {
+			return nil, 0, err
+		}
+		h, _ := mysql.ParseHeader(c.Buffered())
+		if h.Sequence != sequence {
+			return nil, 0, fmt.Errorf("%w: frame %d instead of %d", mysql.ErrMalformed, h.Sequence, sequence)
+		}
+		sequence++
+		if len(payload)+h.Length > limit {
+			return nil, 0, ErrTooLarge
+		}
+		c.Skip(mysql.HeaderLen)
+		for left := h.Length; left > 0; {
+			if c.r == c.w {
+				if err := c.Fill(); err != nil {
+					if errors.Is(err, io.EOF) {
+						err = io.ErrUnexpectedEOF
+					}
+					return nil, 0, err
+				}
+			}
+			part := c.Buffered()
+			part = part[:min(len(part), left)]
+			payload = append(payload, part...)
+			c.Skip(len(part))
+			left -= len(part)
+		}
+		if h.Length < mysql.PayloadMax {
+			return payload, sequence, nil
+		}
+	}
+}
+
+// Write writes all of p.
+func (c *Conn) Write(p []byte) error {
+	_, err := c.stream.Write(p)
+	return err
+}
+
+// Message is what WriteMessage sends: any payload of package mysql.
+type Message func(dst []byte) []byte
+
+// WriteMessage sends one message that is shorter than a frame.
+func (c *Conn) WriteMessage(sequence uint8, m Message) error {
+	out := m(append(c.out[:0], 0, 0, 0, sequence))
+	n := len(out) - mysql.HeaderLen
+	out[0], out[1], out[2] = byte(n), byte(n>>8), byte(n>>16)
+	if cap(out) <= idleBuffer {
+		c.out = out[:0]
+	}
+	return c.Write(out)
+}
