@@ -6,7 +6,9 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -55,9 +57,8 @@ func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m))
 
 func (k *checker) listeners() {
 	c := k.c
-	if len(c.Listeners) == 0 && c.Admin == nil && !k.written("listeners") && !k.written("admin") {
-		p := c.Problem("listeners", "is missing (%s)", minimal)
-		k.problems = append(k.problems, p)
+	if c.source != nil && len(c.source.root.items) == 0 {
+		k.problem("", "is empty (%s)", minimal)
 	}
 	type place struct{ path, host, port string }
 	var taken []place
@@ -96,8 +97,8 @@ func (k *checker) listener(path string, l *Listener) {
 		return // of the wrong type, and reported
 	}
 	k.belongs(path, l.Protocol, ProtocolTCP, "service", l.Service.Name != "")
-	k.belongs(path, l.Protocol, ProtocolHTTP, "routes", len(l.Routes) > 0)
-	k.belongs(path, l.Protocol, ProtocolHTTP, "headers", false)
+	k.belongs(path, l.Protocol, ProtocolHTTP, "routes", l.Routes != nil)
+	k.belongs(path, l.Protocol, ProtocolHTTP, "headers", l.Forward != shapeOf(reflect.TypeFor[ForwardHeaders]()).initial.Interface().(ForwardHeaders))
 	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", l.DefaultDatabase != "")
 	switch l.Protocol {
 	case ProtocolTCP:
@@ -108,6 +109,9 @@ func (k *checker) listener(path string, l *Listener) {
 			k.problem(join(path, "service"), "is missing (accepted: the service that connections are relayed to, by name or in place)")
 		}
 	case ProtocolHTTP:
+		if l.Routes != nil && len(l.Routes) == 0 {
+			k.problem(join(path, "routes"), "is empty (accepted: names of routes; without the key, all routes)")
+		}
 		for i, name := range l.Routes {
 			if name != "" && c.Routes[name] == nil {
 				at := fmt.Sprintf("%s.routes[%d]", path, i)
@@ -131,16 +135,20 @@ func (k *checker) listener(path string, l *Listener) {
 	}
 }
 
-// belongs refuses a key of a listener that another protocol reads. set is whether it has a value, for a configuration
-// that was not read from text.
+// belongs refuses a key of a listener that another protocol reads, when it says more than its default does: an export
+// with all defaults must be readable.
 func (k *checker) belongs(path string, protocol, to Protocol, key string, set bool) {
-	if protocol == to || protocol == "" || !set && !k.written(join(path, key)) {
+	if protocol == to || protocol == "" || !set {
 		return
 	}
-	n := k.c.node(join(path, key))
-	p := k.c.Problem(join(path, key), "does not belong to protocol %s (accepted: with protocol %s)", protocol, to)
-	if n != nil {
-		p = n.problemAtKey("%s", p.Message)
+	k.misplaced(join(path, key), fmt.Sprintf("does not belong to protocol %s (accepted: with protocol %s)", protocol, to))
+}
+
+// misplaced reports a key that has no business where it stands, at the key.
+func (k *checker) misplaced(path, message string) {
+	p := k.c.Problem(path, "%s", message)
+	if n := k.c.node(path); n != nil {
+		p = n.problemAtKey("%s", message)
 	}
 	k.problems = append(k.problems, p)
 }
@@ -190,7 +198,7 @@ func (k *checker) clientTLS(path string, t *ClientTLS) {
 func (k *checker) service(path string, s *Service) {
 	real := k.c.Problem(path, "").Path // without the prefix, when it was written in place
 	k.endpoints(real, s)
-	if at := join(real, "balance.key"); k.written(at) && s.Balance.Algorithm != Hash && s.Balance.Algorithm != "" {
+	if at := join(real, "balance.key"); s.Balance.Key != "client_address" && s.Balance.Key != "" && s.Balance.Algorithm != Hash && s.Balance.Algorithm != "" {
 		k.problem(at, "does not belong to algorithm %s (accepted: with algorithm hash)", s.Balance.Algorithm)
 	}
 	if h := s.HealthCheck; h != nil {
@@ -198,9 +206,9 @@ func (k *checker) service(path string, s *Service) {
 		k.atLeast(join(at, "interval"), h.Interval, 10*time.Millisecond)
 		k.atLeast(join(at, "timeout"), h.Timeout, time.Millisecond)
 		if h.Path == "" {
-			for _, key := range []string{"host", "status"} {
-				if k.written(join(at, key)) && !k.written(join(at, "path")) {
-					k.problem(join(at, key), "does not belong to a check without a path (accepted: with path)")
+			for key, set := range map[string]bool{"host": h.Host != "", "status": h.Status != "200-399"} {
+				if set && !k.written(join(at, "path")) && k.c.node(at) != nil && k.c.node(at).kind == kindMapping {
+					k.misplaced(join(at, key), "does not belong to a check without a path (accepted: with path)")
 				}
 			}
 		}
@@ -262,9 +270,9 @@ func (k *checker) route(path string, r *Route) {
 		k.problem(path, "has the targets %s (accepted: exactly one of service, split, redirect, respond)", oneOf(targets))
 	}
 	if len(targets) == 1 && (targets[0] == "redirect" || targets[0] == "respond") {
-		for _, key := range []string{"rewrite", "retry", "timeout"} {
-			if n := k.c.node(join(path, key)); n != nil {
-				k.problems = append(k.problems, n.problemAtKey("does not belong to a route with %s (accepted: with service or split)", targets[0]))
+		for key, set := range map[string]bool{"rewrite": r.Rewrite != nil, "retry": r.Retry != nil, "timeout": r.Timeout != 0} {
+			if set {
+				k.misplaced(join(path, key), fmt.Sprintf("does not belong to a route with %s (accepted: with service or split)", targets[0]))
 			}
 		}
 	}
@@ -296,7 +304,8 @@ func (k *checker) split(path string, split map[string]Weight) {
 			parts++
 		default:
 			sound = false
-			if n := k.c.node(at); n == nil || weightPattern.MatchString(n.text) && n.kind == kindScalar {
+			// A share that was refused is 0 here as well.
+			if n := k.c.node(at); n == nil || n.kind == kindScalar && strings.Trim(n.text, "0.") == "" {
 				k.problem(at, "0 parts are no share (accepted: more than 0 parts, or a percentage)")
 			}
 		}

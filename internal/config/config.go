@@ -168,6 +168,14 @@ func (c *Config) Problem(path, format string, args ...any) Problem {
 	return p
 }
 
+// Node gives what the user wrote, merged into one tree; nil when c was built by code.
+func (c *Config) Node() *Node {
+	if c.source == nil {
+		return nil
+	}
+	return c.source.root
+}
+
 // Files gives the files that the configuration was made of: those parsed, in their order, then those named by ${file:}
 // references and by TLS settings, sorted. A change of any of them is a change of the configuration.
 func (c *Config) Files() []string {

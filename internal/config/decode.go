@@ -97,8 +97,8 @@ func (d *decoder) structure(n *Node, v reflect.Value, f *field) {
 	s := shapeOf(v.Type())
 	if n.kind != kindMapping {
 		if short, ok := v.Addr().Interface().(shortened); ok && n.kind == kindScalar && n.isText() {
-			if problem := short.fromShort(n.text); problem != "" {
-				d.problem(n, "%s", problem)
+			if problem, accepted := short.fromShort(n.text); problem != "" {
+				d.refused(n, problem, "accepted: "+accepted, "accepted: "+short.shortWanted())
 			}
 			return
 		}
@@ -133,7 +133,7 @@ func (d *decoder) structure(n *Node, v reflect.Value, f *field) {
 			missing.Path = join(missing.Path, known.name)
 			d.problems = append(d.problems, missing)
 		case item.class == classBroken:
-		case item.kind == kindScalar && item.class != classNull && item.text == "" || item.kind != kindScalar && len(item.items) == 0 && !isStruct(known.kind):
+		case item.kind != kindScalar && len(item.items) == 0 && !isStruct(known.kind):
 			d.problem(item, "is empty (accepted: %s)", want(known.kind, known))
 		}
 	}
@@ -211,20 +211,25 @@ func (d *decoder) text(n *Node, v reflect.Value, f *field) {
 			d.wrong(n, v.Type(), f)
 			return
 		}
+		if v.Type() == reflect.TypeFor[Secret]() {
+			d.problem(n, "is no text for YAML (accepted: text; to mean the text, write it in quotes)")
+			return
+		}
 		d.problem(n, "is %s (accepted: %s; to mean the text, write %q)", n.what(), want(v.Type(), f), n.text)
 		return
 	}
 	text := n.text
 	if f != nil && len(f.enum) > 0 && !slices.Contains(f.enum, text) {
-		d.problem(n, "%q is not known (%s)", text, acceptedNames(text, f.enum))
+		d.refused(n, fmt.Sprintf("%q is not known", text), acceptedNames(text, f.enum), "accepted: "+oneOf(f.enum))
+		return
+	}
+	if text == "" && f != nil && f.required {
+		d.problem(n, "is empty (accepted: %s)", want(v.Type(), f))
 		return
 	}
 	if f != nil && f.form != nil {
-		if text == "" && f.required {
-			return // reported as empty by the struct around it
-		}
 		if problem := f.form.check(text); problem != "" {
-			d.problem(n, "%s (accepted: %s)", problem, f.form.want)
+			d.refused(n, problem, "accepted: "+f.form.want, "")
 			return
 		}
 		if f.form.resolve != nil {
@@ -241,12 +246,12 @@ func (d *decoder) integer(n *Node, v reflect.Value, f *field) {
 		return
 	}
 	if len(f.enum) > 0 && !slices.Contains(f.enum, n.text) {
-		d.problem(n, "%s is not known (accepted: %s)", n.text, oneOf(f.enum))
+		d.refused(n, n.text+" is not known", "accepted: "+oneOf(f.enum), "")
 		return
 	}
 	value, err := strconv.ParseInt(n.text, 10, 64)
 	if len(f.enum) == 0 && (err != nil || value < f.min || value > f.max) {
-		d.problem(n, "%s is out of range (accepted: %s)", n.text, want(v.Type(), f))
+		d.refused(n, n.text+" is out of range", "accepted: "+want(v.Type(), f), "")
 		return
 	}
 	v.SetInt(value)
@@ -267,12 +272,12 @@ func (d *decoder) scalar(n *Node, v reflect.Value, s *scalar, f *field) {
 		return
 	}
 	if !s.pattern.MatchString(n.text) {
-		d.problem(n, "%q is not understood (accepted: %s)", n.text, s.want)
+		d.refused(n, fmt.Sprintf("%q is not understood", n.text), "accepted: "+s.want, "")
 		return
 	}
 	value, err := s.parse(n.text)
 	if err != nil {
-		d.problem(n, "%v (accepted: %s)", err, s.want)
+		d.refused(n, err.Error(), "accepted: "+s.want, "")
 		return
 	}
 	v.Set(reflect.ValueOf(value))
@@ -288,16 +293,44 @@ func (d *decoder) serviceRef(n *Node, v reflect.Value) {
 		name := n.Path()
 		d.lift(name, s.Interface().(*Service))
 		v.Set(reflect.ValueOf(ServiceRef{Name: name, Inline: true}))
-	case n.kind == kindScalar && n.isText():
+	case n.kind == kindScalar && n.isText() && n.text != "":
 		v.Set(reflect.ValueOf(ServiceRef{Name: n.text}))
 	default:
 		d.wrong(n, v.Type(), nil)
 	}
 }
 
+// refused reports a text that is not accepted. When the text came out of a reference, only the reference is shown: the
+// text may be a secret in the wrong place. Then hidden takes the place of accepted, unless that is harmless ("").
+func (d *decoder) refused(n *Node, problem, accepted, hidden string) {
+	if n.raw != "" {
+		problem = fmt.Sprintf("%q stands for a value that is not accepted here", n.raw)
+		if hidden != "" {
+			accepted = hidden
+		}
+	}
+	d.problem(n, "%s (%s)", problem, accepted)
+}
+
 // wrong reports a value of the wrong type.
 func (d *decoder) wrong(n *Node, t reflect.Type, f *field) {
-	d.problem(n, "is %s (accepted: %s)", n.what(), want(t, f))
+	what := n.what()
+	if holdsSecret(t) && n.kind == kindScalar && n.raw == "" {
+		what = "of the wrong type"
+	}
+	d.problem(n, "is %s (accepted: %s)", what, want(t, f))
+}
+
+// holdsSecret tells whether a scalar of type t is a secret, or the short form of a struct is.
+func holdsSecret(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() == reflect.Struct && scalars[t] == nil && t != reflect.TypeFor[ServiceRef]() {
+		short := shapeOf(t).short
+		return short != nil && holdsSecret(short.kind)
+	}
+	return t == reflect.TypeFor[Secret]()
 }
 
 // isText tells whether a scalar is text for YAML, or came out of a reference.
@@ -365,7 +398,11 @@ func want(t reflect.Type, f *field) string {
 			keys = f.keys.noun
 		}
 		if isStruct(t.Elem()) && scalars[t.Elem()] == nil {
-			return "a mapping from " + keys + " to mappings"
+			element := t.Elem()
+			if element.Kind() == reflect.Pointer {
+				element = element.Elem()
+			}
+			return "a mapping from " + keys + " to {" + strings.Join(shapeOf(element).names(), ", ") + "}"
 		}
 		return "a mapping from " + keys + " to " + want(t.Elem(), &inner)
 	case reflect.Slice:

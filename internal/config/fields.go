@@ -51,8 +51,8 @@ func (*ClientTLS) switchable() {}
 
 // A shortened struct has a short form that is not just one of its fields.
 type shortened interface {
-	// fromShort fills the struct from its short form; problem is "" when that went well.
-	fromShort(text string) (problem string)
+	// fromShort fills the struct from its short form; problem is "" when that went well, and accepted says what would.
+	fromShort(text string) (problem, accepted string)
 	// shortWanted describes the short form.
 	shortWanted() string
 }

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -200,7 +202,8 @@ func joinColons(tokens token.Tokens) token.Tokens {
 			continue
 		}
 		before, after := joined[len(joined)-2], tokens[i+1]
-		if !isPlain(after) || after.Position.Line != colon.Position.Line || after.Position.Column != colon.Position.Column+1 {
+		// The original text tells, not the column: that one is off by one when a space ends the line.
+		if !isPlain(after) || after.Position.Line != colon.Position.Line || after.Origin == "" || strings.ContainsAny(after.Origin[:1], " \t\r\n") {
 			continue
 		}
 		switch gap := colon.Position.Column - before.Position.Column - utf8.RuneCountInString(before.Value); {
@@ -397,6 +400,39 @@ func (n *Node) problemAtKey(format string, args ...any) Problem {
 		p.Line, p.Column = n.keyLine, n.keyColumn
 	}
 	return p
+}
+
+// JSON gives n as encoding/json would have read it, with references as they were written: what a JSON Schema judges.
+func (n *Node) JSON() any {
+	switch n.kind {
+	case kindList:
+		list := make([]any, len(n.items))
+		for i, item := range n.items {
+			list[i] = item.JSON()
+		}
+		return list
+	case kindMapping:
+		mapping := make(map[string]any, len(n.items))
+		for _, item := range n.items {
+			mapping[item.name] = item.JSON()
+		}
+		return mapping
+	}
+	switch {
+	case n.raw != "":
+		return n.raw
+	case n.class == classNull:
+		return nil
+	case n.class == classBool:
+		return strings.EqualFold(n.text, "true")
+	case n.class == classInteger:
+		return json.Number(n.text)
+	case n.class == classNumber:
+		if f, err := strconv.ParseFloat(strings.ReplaceAll(n.text, "_", ""), 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+			return f
+		}
+	}
+	return n.text
 }
 
 // find follows a path as Path gives it, and gives the deepest node that exists on the way. Names may hold dots, so each

@@ -274,9 +274,9 @@ type Admin struct {
 	Address string `yaml:"address" short:"true" required:"true" form:"listen" doc:"host:port"`
 }
 
-// Log is Menshen's own log.
+// Log is Menshen's own log. The short form is the level.
 type Log struct {
-	Level  string `yaml:"level" enum:"debug,info,warn,error" default:"info" doc:"The least severe level written."`
+	Level  string `yaml:"level" short:"true" enum:"debug,info,warn,error" default:"info" doc:"The least severe level written."`
 	Format string `yaml:"format" enum:"json,text" default:"json" doc:"The form of a line."`
 }
 
