@@ -131,7 +131,8 @@ func (d *ChunkDecoder) step(c byte) *Error {
 		if c != '\n' {
 			return errChunkLine
 		}
-		return d.endLine()
+		d.endLine()
+		return nil
 	}
 	if c == '\r' {
 		return d.lineReturn()
@@ -219,13 +220,12 @@ func (d *ChunkDecoder) lineReturn() *Error {
 }
 
 // endLine takes the LF of a chunk line.
-func (d *ChunkDecoder) endLine() *Error {
+func (d *ChunkDecoder) endLine() {
 	d.line, d.digits = 0, 0
 	d.state = chunkData
 	if d.size == 0 {
 		d.state = chunkTrailers
 	}
-	return nil
 }
 
 // takeTrailers copies the trailer section from in, and parses it when it is complete.
