@@ -328,7 +328,7 @@ func TestLeastLatency(t *testing.T) {
 	c[0].Load.Acquire(0)
 	expect("by one request", b, 41*second, 1)
 
-	c, b = setUp(10*ms, 10*ms)
+	c, _ = setUp(10*ms, 10*ms)
 	c[0].Weight, c[1].Weight = 1, 3
 	c[1].Load.Observe(second, 20*ms, false)
 	expect("weights divide", New(LeastLatency, c, nil), second, 1)
@@ -369,8 +369,10 @@ func TestLoadAverages(t *testing.T) {
 func TestLoadBound(t *testing.T) {
 	t.Parallel()
 	var l Load
-	if !l.Acquire(2) || !l.Acquire(2) || l.Acquire(2) || l.Active() != 2 {
-		t.Error("the bound does not hold")
+	for n, want := range []bool{true, true, false, false} {
+		if l.Acquire(2) != want {
+			t.Errorf("with a bound of 2, the %d. request is let in: %v", n+1, !want)
+		}
 	}
 	l.Release()
 	if !l.Acquire(2) || !l.Acquire(0) || l.Active() != 3 {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
 // relaySockets relays between two plain sockets. It reads and writes inside the runtime poller's callbacks: the buffer
@@ -74,8 +76,11 @@ func (d *direction) relaySockets() (relayed bool, err error) {
 }
 
 // socket gives the raw form of a TCP or Unix socket, and nil for everything else: a type that wraps one may hold bytes
-// of its own or see them pass.
+// of its own or see them pass. A poll.Conn does neither.
 func socket(c net.Conn) syscall.RawConn {
+	if p, ok := c.(*poll.Conn); ok {
+		c = p.Conn
+	}
 	var raw syscall.RawConn
 	var err error
 	switch c := c.(type) {

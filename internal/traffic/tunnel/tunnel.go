@@ -38,9 +38,10 @@ var buffers = sync.Pool{New: func() any { return new([bufferBytes]byte) }}
 // ends, both connections are closed and the error is ErrIdle or the context's cause. An orderly end of both directions
 // gives nil.
 //
-// Copy must be the only user of both connections; deadlines that were set before still count.
+// Copy must be the only user of both connections. It clears their deadlines: the idle time takes their place.
 func Copy(ctx context.Context, a, b net.Conn, idle time.Duration, pre []byte) (aToB, bToA int64, err error) {
 	t := &tunnel{a: a, b: b, idle: idle, epoch: time.Now()}
+	_, _ = a.SetDeadline(time.Time{}), b.SetDeadline(time.Time{}) // fails on a closed connection only, as the first read will
 	stop := context.AfterFunc(ctx, func() { t.fail(context.Cause(ctx)) })
 	defer stop()
 	if idle > 0 {

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,6 +57,10 @@ func (r *rig) wait(t *testing.T) result {
 type wrap func(t testing.TB, client, server net.Conn) (net.Conn, net.Conn)
 
 func plain(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) { return client, server }
+
+func polled(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
+	return client, poll.New(server)
+}
 
 // hidden takes the socket's type away, so that the general path is used without TLS.
 func hidden(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
@@ -136,7 +142,7 @@ func newRig(t testing.TB, w wrap, idle time.Duration, pre []byte) *rig {
 
 // each runs a test over every kind of connection.
 func each(t *testing.T, f func(t *testing.T, w wrap)) {
-	for name, w := range map[string]wrap{"sockets": plain, "wrapped": hidden, "tls": secured} {
+	for name, w := range map[string]wrap{"sockets": plain, "polled": polled, "wrapped": hidden, "tls": secured} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, w)
@@ -384,6 +390,29 @@ func TestResetEndsBoth(t *testing.T) {
 			t.Error("the other side is still open")
 		}
 	}
+}
+
+// What the doors use to bound reads while they speak HTTP must not end the tunnel.
+func TestEarlierDeadlinesAreCleared(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w wrap) {
+		r := newRig(t, func(t testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
+			client, server = w(t, client, server)
+			if p, ok := server.(*poll.Conn); ok {
+				p.ReadBefore(poll.Now().Add(time.Millisecond))
+			}
+			_ = server.SetDeadline(time.Now().Add(time.Millisecond))
+			return client, server
+		}, patience, nil)
+		for start := time.Now(); time.Since(start) < 20*time.Millisecond; {
+			if _, err := io.WriteString(r.client, "x"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(r.server, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 func TestPreToAClosedSide(t *testing.T) {
