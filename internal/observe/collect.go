@@ -71,8 +71,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	out := output(ch)
 	c.m.mu.Lock()
 	routes := make([]*HTTPSeries, 0, len(c.m.routes)+1)
-	for _, s := range c.m.routes {
-		routes = append(routes, s)
+	for _, services := range c.m.routes {
+		for _, s := range services {
+			routes = append(routes, s)
+		}
 	}
 	databases := make([]*SQLSeries, 0, len(c.m.databases)+1)
 	for _, s := range c.m.databases {
@@ -278,13 +280,13 @@ func (o output) listener(s *ListenerSeries) {
 	if n := s.refused[reasonsMax].Load(); n > 0 {
 		o.counter(descRefused, n, s.name, Other)
 	}
-	switch s.protocol {
-	case "mysql":
+	if n := s.opened.Load(); n > 0 {
 		o.gauge(descSQLSessions, float64(gauge(&s.opened, &s.ended)), s.name)
-		o.counter(descSQLSessioned, s.opened.Load(), s.name)
-	case "tcp":
-		o.counter(descTCPIn, s.bytesIn.Load(), s.name)
-		o.counter(descTCPOut, s.bytesOut.Load(), s.name)
+		o.counter(descSQLSessioned, n, s.name)
+	}
+	if in, out := s.bytesIn.Load(), s.bytesOut.Load(); in+out > 0 {
+		o.counter(descTCPIn, in, s.name)
+		o.counter(descTCPOut, out, s.name)
 	}
 }
 
@@ -292,6 +294,9 @@ func (o output) listener(s *ListenerSeries) {
 // Prometheus refuses a scrape with doubles.
 func (o output) endpoints(all []EndpointStatus) {
 	all = slices.Clone(all)
+	for i := range all {
+		all[i].Service, all[i].Endpoint = label(all[i].Service), label(all[i].Endpoint)
+	}
 	slices.SortFunc(all, func(a, b EndpointStatus) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Endpoint, b.Endpoint))
 	})
@@ -299,7 +304,7 @@ func (o output) endpoints(all []EndpointStatus) {
 		return a.Service == b.Service && a.Endpoint == b.Endpoint
 	})
 	for _, e := range all[:min(len(all), EndpointsMax)] {
-		labels := []string{label(e.Service), label(e.Endpoint)}
+		labels := []string{e.Service, e.Endpoint}
 		healthy := 0.0
 		if e.Healthy {
 			healthy = 1

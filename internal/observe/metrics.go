@@ -14,10 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// The bounds on what has series of its own; further ones share the label value Other. A route and service pair makes
-// about 40 lines, so 2,000 of them are about 10 MB of text at the most: what a scrape every 15 s can bear.
+// The bounds on what has series of its own; further ones share the label value Other. A route with one service makes
+// about 40 lines, so 2,000 of them are about 7 MB of text: what a scrape every 15 s can bear.
 const (
-	RoutesMax    = 2000 // pairs of route and service
+	RoutesMax    = 2000
+	ServicesMax  = 16 // of one route
 	DatabasesMax = 500
 	ListenersMax = 500
 	EndpointsMax = 5000
@@ -28,8 +29,8 @@ const (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	mu        sync.Mutex // guards the maps, not the series in them
-	routes    map[routeKey]*HTTPSeries
+	mu        sync.Mutex                        // guards the maps, not the series in them
+	routes    map[string]map[string]*HTTPSeries // by the labels route and service
 	databases map[string]*SQLSeries
 	listeners map[string]*ListenerSeries
 
@@ -46,8 +47,6 @@ type Metrics struct {
 	build      atomic.Pointer[[3]string]
 }
 
-type routeKey struct{ route, service string }
-
 // EndpointStatus is what metrics show of one endpoint of a service or database.
 type EndpointStatus struct {
 	Service, Endpoint string
@@ -62,7 +61,7 @@ type EndpointStatus struct {
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry:       prometheus.NewRegistry(),
-		routes:         make(map[routeKey]*HTTPSeries),
+		routes:         make(map[string]map[string]*HTTPSeries),
 		databases:      make(map[string]*SQLSeries),
 		listeners:      make(map[string]*ListenerSeries),
 		routesOther:    HTTPSeries{route: Other, service: Other},
@@ -87,61 +86,72 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
 
 // HTTPRoute gives the series of a route that sends to a service: the same one for the same names, for as long as Keep
-// keeps it. "" stands for none: requests that no route matched are counted in HTTPRoute("", ""), and a route that
-// redirects or responds has no service. Every compile asks for the series of all its routes, so that Keep knows which
-// pairs are still in use. Past RoutesMax pairs it gives the one series called "(other)".
+// keeps it. "" is None: requests that no route matched are counted in HTTPRoute("", ""), and a route that redirects or
+// responds has no service. Every compile asks for the series of all its routes, so that Keep knows which pairs are
+// still in use. Past RoutesMax routes, or ServicesMax services of one route, it gives the one series called "(other)".
 func (m *Metrics) HTTPRoute(route, service string) *HTTPSeries {
 	if m == nil {
 		return new(HTTPSeries)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := routeKey{route, service}
-	s := m.routes[key]
-	if s == nil {
-		if len(m.routes) >= RoutesMax {
+	route, service = label(route), label(service)
+	services := m.routes[route]
+	if services == nil {
+		if len(m.routes) >= RoutesMax && route != None || route == Other {
 			return &m.routesOther
 		}
-		s = &HTTPSeries{route: label(route), service: label(service)}
-		m.routes[key] = s
+		services = make(map[string]*HTTPSeries, 1)
+		m.routes[route] = services
+	}
+	if services[service] == nil && len(services) >= ServicesMax {
+		service = Other
+	}
+	s := services[service]
+	if s == nil {
+		s = &HTTPSeries{route: route, service: service}
+		services[service] = s
 	}
 	s.wanted = true
 	return s
 }
 
-// SQLDatabase gives the series of a database: the same one for the same name, for as long as Keep keeps it. "" stands
-// for statements outside of any database. Past DatabasesMax it gives the one series called "(other)".
+// SQLDatabase gives the series of a database: the same one for the same name, for as long as Keep keeps it. "" is
+// None: statements outside of any database. Past DatabasesMax it gives the one series called "(other)".
 func (m *Metrics) SQLDatabase(database string) *SQLSeries {
 	if m == nil {
 		return new(SQLSeries)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	database = label(database)
 	s := m.databases[database]
 	if s == nil {
-		if len(m.databases) >= DatabasesMax {
+		if len(m.databases) >= DatabasesMax && database != None || database == Other {
 			return &m.databasesOther
 		}
-		s = &SQLSeries{database: label(database)}
+		s = &SQLSeries{database: database}
 		m.databases[database] = s
 	}
 	return s
 }
 
-// Listener gives the series of a listener: the same one for the same name, for as long as KeepListeners keeps it.
-// protocol is config.Protocol's word ("http", "tcp", "mysql").
-func (m *Metrics) Listener(name, protocol string) *ListenerSeries {
+// Listener gives the series of a listener: the same one for the same name, for as long as KeepListeners keeps it, and
+// whatever the protocol, because a compile that is not published must not disturb what is in service. Past ListenersMax
+// it gives the one series called "(other)".
+func (m *Metrics) Listener(name, _ string) *ListenerSeries {
 	if m == nil {
 		return new(ListenerSeries)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	name = label(name)
 	s := m.listeners[name]
-	if s == nil || s.protocol != protocol {
-		if s == nil && len(m.listeners) >= ListenersMax {
+	if s == nil {
+		if len(m.listeners) >= ListenersMax || name == Other {
 			return &m.listenersOther
 		}
-		s = &ListenerSeries{name: label(name), protocol: protocol}
+		s = &ListenerSeries{name: name}
 		m.listeners[name] = s
 	}
 	return s
@@ -156,14 +166,23 @@ func (m *Metrics) Keep(routes, databases map[string]bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key, s := range m.routes {
-		if key.route != "" && (!routes[key.route] || !s.wanted) {
-			delete(m.routes, key)
+	routes, databases = labels(routes), labels(databases)
+	for route, services := range m.routes {
+		if route == None {
+			continue
 		}
-		s.wanted = false
+		for service, s := range services {
+			if !routes[route] || !s.wanted {
+				delete(services, service)
+			}
+			s.wanted = false
+		}
+		if len(services) == 0 {
+			delete(m.routes, route)
+		}
 	}
 	for name := range m.databases {
-		if name != "" && !databases[name] {
+		if !databases[name] {
 			delete(m.databases, name)
 		}
 	}
@@ -177,6 +196,7 @@ func (m *Metrics) KeepListeners(names map[string]bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	names = labels(names)
 	for name := range m.listeners {
 		if !names[name] {
 			delete(m.listeners, name)
@@ -227,6 +247,17 @@ func (m *Metrics) BuildInfo(version string) {
 		}
 	}
 	m.build.Store(&[3]string{label(version), runtime.Version(), revision})
+}
+
+// labels gives the label values of the names that are in a set, and None.
+func labels(names map[string]bool) map[string]bool {
+	set := map[string]bool{None: true}
+	for name, in := range names {
+		if in {
+			set[label(name)] = true
+		}
+	}
+	return set
 }
 
 // label makes a label value: valid UTF-8, and None for nothing.

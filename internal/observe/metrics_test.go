@@ -299,6 +299,11 @@ func TestRoutesAreBounded(t *testing.T) {
 	for i := range RoutesMax + 10 {
 		m.HTTPRoute(fmt.Sprint("route ", i), "s").Observe(200, 0, 0, 1, 1, 0, "")
 	}
+	for i := range ServicesMax + 10 {
+		m.HTTPRoute("route 0", fmt.Sprint("service ", i)).Observe(404, 0, 0, 1, 1, 0, "")
+	}
+	m.HTTPRoute("", "").Observe(404, 0, 0, 1, 1, 0, "") // always has its own
+	m.SQLDatabase("").Observe("query", 7, 0, 0, 0, 0)
 	for i := range DatabasesMax + 10 {
 		m.SQLDatabase(fmt.Sprint("db ", i)).Observe("query", 0, 0, 0, 0, 0)
 	}
@@ -320,9 +325,11 @@ func TestRoutesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d series, want %d with %s", name, n, most, other)
 		}
 	}
-	f("menshen_http_requests_total", RoutesMax+1, "code=200,route=(other),service=(other) 10")
-	f("menshen_http_request_duration_seconds", RoutesMax+1, "route=(other) n=10")
-	f("menshen_sql_statements_total", DatabasesMax+1, "database=(other) 10")
+	f("menshen_http_requests_total", RoutesMax+1+ServicesMax-1+1+1, "code=404,route=route 0,service=(other) 11")
+	f("menshen_http_requests_total", RoutesMax+1+ServicesMax-1+1+1, "code=200,route=(other),service=(other) 10")
+	f("menshen_http_requests_total", RoutesMax+1+ServicesMax-1+1+1, "code=404,route=(none),service=(none) 1")
+	f("menshen_http_request_duration_seconds", RoutesMax+2, "route=(other) n=10")
+	f("menshen_sql_statements_total", DatabasesMax+1, "database=(other) 11")
 	f("menshen_connections_open", ListenersMax+1, "listener=(other) 10")
 	f("menshen_upstream_endpoint_healthy", EndpointsMax, "")
 }
@@ -370,12 +377,40 @@ func TestKeepDropsWhatLeftTheConfig(t *testing.T) {
 	}
 	f("code=200,route=(none),service=(none) 1; code=200,route=a,service=x 1; " +
 		"code=0,command=ping,database=(none) 1; code=0,command=query,database=shop 1; listener=web 1")
-	if m.Listener("web", "tcp") == m.Listener("web", "http") {
-		t.Error("a listener that changed its protocol must begin anew")
+	if m.Listener("web", "tcp") != m.Listener("web", "http") {
+		t.Error("a trial with another protocol disturbs the listener in service")
 	}
 	m.Keep(nil, nil)
 	m.KeepListeners(nil)
 	f("code=200,route=(none),service=(none) 1; code=0,command=ping,database=(none) 1; ")
+}
+
+// "" and None are one, and so are names that look alike: Prometheus refuses a scrape with doubles.
+func TestNamesThatLookAlikeAreOne(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	f := func(alike bool, what string) {
+		t.Helper()
+		if !alike {
+			t.Error(what)
+		}
+	}
+	f(m.HTTPRoute("", "") == m.HTTPRoute(None, None), "no route")
+	f(m.HTTPRoute("a", "") == m.HTTPRoute("a", None), "no service")
+	f(m.HTTPRoute("a\xff", "") == m.HTTPRoute("a\xfe", ""), "invalid names")
+	f(m.HTTPRoute(Other, Other) == m.HTTPRoute(Other, "x"), "a route called (other)")
+	f(m.SQLDatabase("") == m.SQLDatabase(None), "no database")
+	f(m.SQLDatabase(Other) == m.SQLDatabase(Other), "a database called (other)")
+	f(m.Listener(Other, "http") == &m.listenersOther, "a listener called (other)")
+	for _, s := range []*HTTPSeries{m.HTTPRoute("", None), m.HTTPRoute("a", ""), m.HTTPRoute(Other, ""), m.HTTPRoute("a", Other)} {
+		s.Observe(200, 0, 0, 0, 0, 0, "")
+	}
+	m.SQLDatabase(Other).Observe("query", 0, 0, 0, 0, 0)
+	m.Listener(Other, "http").Accepted()
+	m.Keep(map[string]bool{"a": true, "b": false}, nil)
+	if got := series(scrape(t, m), "menshen_http_requests_total"); strings.Count(got, "\n") != 3 {
+		t.Error(got)
+	}
 }
 
 // Names come from config files: whatever they hold, a scrape must parse.

@@ -241,7 +241,7 @@ func (s *SQLSeries) grow(command string, code int) int {
 // ListenerSeries counts the connections of one listener. The zero value works but is part of no registry. It is safe
 // for any number of goroutines.
 type ListenerSeries struct {
-	name, protocol string
+	name string
 
 	accepted atomic.Uint64
 	closed   atomic.Uint64
