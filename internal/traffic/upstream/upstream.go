@@ -16,7 +16,7 @@
 // Pick and Done take no lock. They read a view of the available endpoints that is replaced as a whole; each change of an
 // endpoint's availability increments its group's version, and a view of an older version is rebuilt by whoever meets it first.
 //
-// Lock order: Registry.building, Generation.mu, Registry.mu, Endpoint.mu, Set.building. Goroutines: one per endpoint with active
+// Lock order: Registry.building, Generation.mu, Registry.mu, Set.building, Endpoint.mu. Goroutines: one per endpoint with active
 // checks; it ends when the endpoint retires, and Registry.Close waits for it. Ejections end by timers, which Close stops.
 package upstream
 
