@@ -46,13 +46,6 @@ func (s *histogramSum) add(h *histogram) {
 	s.sum += h.sum.Load()
 }
 
-func (s *histogramSum) merge(o *histogramSum) {
-	for i := range o.buckets {
-		s.buckets[i] += o.buckets[i]
-	}
-	s.sum += o.sum
-}
-
 // export gives count, sum in seconds, and cumulative buckets as client_golang wants them.
 func (s *histogramSum) export() (count uint64, sum float64, buckets map[float64]uint64) {
 	buckets = make(map[float64]uint64, len(bucketBounds))

@@ -400,7 +400,7 @@ func TestNamesThatLookAlikeAreOne(t *testing.T) {
 	f(m.HTTPRoute("a\xff", "") == m.HTTPRoute("a\xfe", ""), "invalid names")
 	f(m.HTTPRoute(Other, Other) == m.HTTPRoute(Other, "x"), "a route called (other)")
 	f(m.SQLDatabase("") == m.SQLDatabase(None), "no database")
-	f(m.SQLDatabase(Other) == m.SQLDatabase(Other), "a database called (other)")
+	f(m.SQLDatabase(Other) == &m.databasesOther, "a database called (other)")
 	f(m.Listener(Other, "http") == &m.listenersOther, "a listener called (other)")
 	for _, s := range []*HTTPSeries{m.HTTPRoute("", None), m.HTTPRoute("a", ""), m.HTTPRoute(Other, ""), m.HTTPRoute("a", Other)} {
 		s.Observe(200, 0, 0, 0, 0, 0, "")
