@@ -99,7 +99,7 @@ func (k *checker) listener(path string, l *Listener) {
 	k.belongs(path, l.Protocol, ProtocolTCP, "service", l.Service.Name != "")
 	k.belongs(path, l.Protocol, ProtocolHTTP, "routes", l.Routes != nil)
 	k.belongs(path, l.Protocol, ProtocolHTTP, "headers", l.Forward != shapeOf(reflect.TypeFor[ForwardHeaders]()).initial.Interface().(ForwardHeaders))
-	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", l.DefaultDatabase != "")
+	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", k.written(join(path, "default_database")))
 	switch l.Protocol {
 	case ProtocolTCP:
 		switch {

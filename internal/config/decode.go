@@ -117,7 +117,11 @@ func (d *decoder) structure(n *Node, v reflect.Value, f *field) {
 	for _, item := range n.items {
 		known := s.byName[item.name]
 		if known == nil {
-			d.problems = append(d.problems, item.problemAtKey("unknown key (%s)", acceptedNames(item.name, s.names())))
+			message := "unknown key"
+			if len(d.problems) < problemsMax { // looking for the nearest key costs more than anybody reads
+				message += " (" + acceptedNames(item.name, s.names()) + ")"
+			}
+			d.problems = append(d.problems, item.problemAtKey("%s", message))
 			continue
 		}
 		d.value(item, v.Field(known.index), known)

@@ -94,6 +94,7 @@ func (e *exporter) value(v reflect.Value, f *field, n *Node) *tree {
 			return &tree{absent: true}
 		}
 		t := e.value(v.Elem(), f, n)
+		t.absent = false
 		if _, ok := v.Interface().(switchable); ok && t.kind == kindMapping && len(t.items) == 0 {
 			return &tree{text: "true", plain: true, truth: "true"}
 		}

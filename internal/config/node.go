@@ -19,6 +19,8 @@ import (
 const (
 	bytesMax = 16 << 20 // of all files together
 	depthMax = 32       // nesting; the deepest path of the model has 7 steps
+	// A key is part of the path that each problem names.
+	keyBytesMax = 1024
 )
 
 // Node is one value as it was written: a scalar, a list or a mapping, with its position. A section whose shape only its
@@ -324,6 +326,11 @@ func (c *converter) mapping(out *Node, values []*ast.MappingValueNode, depth int
 	out.kind, out.keys = kindMapping, make(map[string]int, len(values))
 	for _, v := range values {
 		p := position(v.Key)
+		if name := v.Key.GetToken().Value; len(name) > keyBytesMax {
+			c.problems = append(c.problems, Problem{File: c.doc.name, Line: p.Line, Column: p.Column,
+				Message: fmt.Sprintf("a key of %d bytes (accepted: up to %d)", len(name), keyBytesMax)})
+			continue
+		}
 		item := &Node{parent: out, name: v.Key.GetToken().Value, keyLine: p.Line, keyColumn: p.Column, doc: c.doc}
 		if first := out.get(item.name); first != nil {
 			c.problems = append(c.problems, item.Problem("duplicate key (first at %s)", first.keyPosition()))

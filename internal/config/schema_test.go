@@ -30,7 +30,6 @@ func split(t *testing.T, path string) map[string]string {
 	return inputs
 }
 
-// Both judges must refuse each mistake alone, so the mappings of the text cases are judged line by line as well.
 func TestSchemaRefuses(t *testing.T) {
 	t.Parallel()
 	for name, input := range split(t, "testdata/refused.txt") {
@@ -141,5 +140,18 @@ func TestSchemaIsStable(t *testing.T) {
 	t.Parallel()
 	if !bytes.Equal(config.Schema(), config.Schema()) {
 		t.Error("two calls, two schemas")
+	}
+}
+
+func TestSchemaAcceptsRandomOnes(t *testing.T) {
+	t.Setenv("MENSHEN_TEST_WORD", "word")
+	for seed := range uint64(80) {
+		c, text := config.RandomRight(t, seed)
+		if c == nil {
+			continue
+		}
+		if err := configtest.Validate(c.Node().JSON()); err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, text)
+		}
 	}
 }

@@ -266,7 +266,7 @@ type Consumer struct {
 
 // ConsumerMySQL is a consumer's sign-in for the SQL door. The user name is the consumer's name.
 type ConsumerMySQL struct {
-	Password Secret `yaml:"password" short:"true" doc:"Password."`
+	Password Secret `yaml:"password" short:"true" required:"true" doc:"Password; an empty one is refused."`
 }
 
 // Admin is the listener of the admin API.
