@@ -305,7 +305,7 @@ func (x *exchange) joinPump(up *forward.Conn, patient bool) (f *fault.Fault, cle
 	case f = <-x.pumping:
 	case <-grace:
 		x.conn.poll.Interrupt()
-		up.NetConn().Close() // it may be blocked in a write
+		up.Abort() // it may be blocked in a write
 		f = <-x.pumping
 		x.conn.poll.Uninterrupt()
 	}

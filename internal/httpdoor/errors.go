@@ -95,8 +95,8 @@ func (x *exchange) fail(f *fault.Fault) {
 		}
 		return
 	}
-	if f.Kind == fault.RequestTimeout || status >= 500 && status != 501 && !x.body.complete {
-		x.keep = false
+	if f.Kind == fault.RequestTimeout || f.Kind == fault.BadRequest || f.Kind == fault.TooLarge {
+		x.keep = false // a client that sends such things is not trusted to frame its next request
 	}
 	var document [1024]byte
 	body := appendProblem(document[:0], status, f, x.requestID)

@@ -155,6 +155,11 @@ func (x *exchange) replayable() bool {
 	return x.body.framing == bodyNone || x.body.whole != nil || x.body.received == 0 && !x.body.complete && x.body.spill == nil
 }
 
+// bodyUnsent says that the request has a body of which nothing was sent: without it nobody can have acted on the request.
+func (x *exchange) bodyUnsent() bool {
+	return x.body.framing != bodyNone && x.body.whole == nil && x.body.received == 0
+}
+
 // idempotent lists the methods that may be sent twice (RFC 9110, 9.2.2).
 func idempotent(method []byte) bool {
 	switch string(method) {
@@ -209,7 +214,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 			return nil, up
 		}
 		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint.
-		if !up.Reused || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !idempotent(x.request.Method) {
+		if !up.Reused || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !x.bodyUnsent() && !idempotent(x.request.Method) {
 			return f, up
 		}
 		up.Close()
@@ -236,7 +241,7 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	if len(x.out)+len(whole) <= cap(x.out) {
 		x.out, whole = append(x.out, whole...), nil
 	}
-	up.Poll().WritePatience(x.share.target.Idle)
+	up.Poll().WritePatience(x.share.target.TimeoutIdle)
 	err := up.Write(x.out)
 	if err == nil && len(whole) > 0 {
 		err = up.Write(whole)
@@ -251,7 +256,7 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 		x.startPump(up)
 	}
 	for {
-		before := poll.Earlier(poll.Now().Add(x.share.target.FirstByte), x.deadline)
+		before := poll.Earlier(poll.Now().Add(x.share.target.TimeoutFirst), x.deadline)
 		if x.pumping != nil { // the endpoint may wait for the end of a body that takes its time
 			before = x.deadline
 		}
@@ -327,7 +332,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 				return x.abandon(up, f)
 			}
 		}
-		piece, f := up.Body(poll.Earlier(poll.Now().Add(x.share.target.Idle), x.deadline))
+		piece, f := up.Body(poll.Earlier(poll.Now().Add(x.share.target.TimeoutIdle), x.deadline))
 		if f != nil {
 			_ = x.flush()
 			x.headSent = true
@@ -477,7 +482,7 @@ func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
 	up.Slim()
 	c.poll.ReadBefore(0)
 	up.Poll().ReadBefore(0)
-	in, out, _ := tunnel.Copy(context.Background(), c.net, up.NetConn(), max(x.share.target.Idle, x.site.timeoutIdle), nil)
+	in, out, _ := tunnel.Copy(context.Background(), c.net, up.NetConn(), max(x.share.target.TimeoutIdle, x.site.timeoutIdle), nil)
 	x.bytesIn += in
 	x.bytesOut += out
 }
@@ -597,11 +602,15 @@ func (x *exchange) appendTarget() {
 	}
 }
 
-// value gives what a template may name: a capture, or a part of the request.
+// value gives what a template may name: a capture, or else a part of the request.
 func (x *exchange) value(name string) []byte {
-	switch name {
-	case "*":
+	if name == "*" {
 		return x.captures.Star()
+	}
+	if v, ok := x.captures.Get(name); ok {
+		return v
+	}
+	switch name {
 	case "host":
 		return x.request.Host
 	case "path":
@@ -614,8 +623,7 @@ func (x *exchange) value(name string) []byte {
 		}
 		return []byte("http")
 	}
-	v, _ := x.captures.Get(name)
-	return v
+	return nil
 }
 
 // hash is the balancer's hash of the part of the request that the service names; without that part, of the client's address.

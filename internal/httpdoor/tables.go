@@ -17,7 +17,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
-	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+	"github.com/menshen-gateway/menshen/internal/traffic/services"
 )
 
 // Tables is the HTTP part of one generation: what each listener serves. It is immutable.
@@ -88,16 +88,12 @@ type rewrite struct {
 	stripPrefix string
 }
 
-// Compile makes the Tables of a config. Services are leased from the generation g. The tables are only to be used when
-// there are no problems.
-func Compile(c *config.Config, generation uint64, g *upstream.Generation, m *observe.Metrics) (*Tables, config.Problems) {
-	b := &compiler{config: c, tables: &Tables{Generation: generation, sites: map[string]*site{}, targets: map[string]*forward.Target{}}, metrics: m}
-	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		target, problems := forward.Compile(name, c.Services[name], g)
-		for _, p := range problems {
-			b.problem(join("services", name, p.Field), "%s", p.Message)
-		}
-		b.tables.targets[name] = target
+// Compile makes the Tables of a config whose services are compiled. The tables are only to be used when there are no
+// problems.
+func Compile(c *config.Config, generation uint64, all map[string]*services.Service, m *observe.Metrics) (*Tables, config.Problems) {
+	b := &compiler{config: c, tables: &Tables{Generation: generation, sites: map[string]*site{}, targets: map[string]*forward.Target{}}, metrics: m, reported: map[string]bool{}}
+	for name, s := range all {
+		b.tables.targets[name] = forward.NewTarget(s)
 	}
 	bound := map[string]*boundRoute{}
 	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
@@ -117,6 +113,7 @@ type compiler struct {
 	tables   *Tables
 	metrics  *observe.Metrics
 	problems config.Problems
+	reported map[string]bool // problems of tables
 }
 
 func (b *compiler) problem(path, format string, args ...any) {
@@ -163,7 +160,11 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		var problems []route.Problem
 		table, problems = route.Compile(rules)
 		for _, p := range problems {
-			b.problem(join("routes", p.Rule, "match", p.Field), "%s", p.Message)
+			path := join("routes", p.Rule, "match", p.Field)
+			if !b.reported[path+p.Message] { // two listeners may both have an ambiguous pair
+				b.problem(path, "%s", p.Message)
+				b.reported[path+p.Message] = true
+			}
 		}
 		tables[key] = table
 	}
@@ -206,7 +207,14 @@ func (b *compiler) route(name string, r *config.Route) *boundRoute {
 		bound.respond = b.respond(name, r.Respond)
 	}
 	if w := r.Rewrite; w != nil {
-		bound.rewrite = &rewrite{host: w.Host, stripPrefix: strings.TrimSuffix(w.StripPrefix, "/")}
+		bound.rewrite = &rewrite{host: w.Host}
+		if w.StripPrefix != "" { // in the form that it is compared in
+			prefix, _, err := route.Normalize(nil, []byte(w.StripPrefix))
+			if err != nil {
+				b.problem(join("routes", name, "rewrite", "strip_prefix"), "%v", err)
+			}
+			bound.rewrite.stripPrefix = strings.TrimSuffix(string(prefix), "/")
+		}
 		if w.Path != "" {
 			path, err := route.ParseTemplate(w.Path, append(rule(name, r).Captures(), "host", "path", "query"))
 			if err != nil {
@@ -266,9 +274,6 @@ func (r *boundRoute) target() string {
 	}
 	return "split " + strings.Join(parts, ", ")
 }
-
-// Target gives a compiled service by name, nil when there is none.
-func (t *Tables) Target(service string) *forward.Target { return t.targets[service] }
 
 // TLS gives the TLS configuration of a listener, nil for plain text.
 func (t *Tables) TLS(listener string) *tls.Config {

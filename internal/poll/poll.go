@@ -2,10 +2,8 @@
 // goroutine (one reader and one writer at a time), with deadlines that cost nothing while they are not needed.
 //
 // A Conn is a net.Conn, so TLS, tunnels and the MySQL wire can stand on it. On Linux, over a TCP or Unix socket, it adds
-// three things to the net package's own connection:
+// two things to the net package's own connection:
 //
-//   - A read after a short read waits for readiness before it tries. The net package tries first, and behind a proxy that
-//     try nearly always ends in EAGAIN: two useless system calls of six for each relayed request.
 //   - The system call is made without telling the scheduler (it cannot block: the socket is non-blocking).
 //   - A connection can be waited on without holding a buffer (Await), and asked whether it is still open (Alive).
 //
@@ -23,9 +21,6 @@ import (
 
 // ErrInterrupted is returned by Read and Await after Interrupt.
 var ErrInterrupted = errors.New("read interrupted")
-
-// missedEOF bounds how long a wait may miss an end of file that came in one wake-up with data (see Conn.Read).
-const missedEOF = time.Second
 
 var start = time.Now()
 
@@ -66,8 +61,6 @@ type Conn struct {
 	// Reading. Owned by the reading goroutine.
 	bounded   Instant // what ReadBefore set: reads fail after it
 	armed     Instant // when the runtime's timer will fire; may be earlier than bounded, never much later
-	drained   bool    // the last read took all there was: nothing to read until the next wake-up
-	skip      bool
 	in        []byte
 	inCount   int
 	inError   error
@@ -90,7 +83,6 @@ func New(c net.Conn) *Conn {
 	if sc, ok := c.(syscall.Conn); ok && rawSupported {
 		if raw, err := sc.SyscallConn(); err == nil {
 			pc.raw = raw
-			pc.drained = true // the poller tells of what has come before it was asked to watch
 			pc.readOnce = pc.tryRead
 			pc.waitOnce = pc.tryWait
 			pc.writeOnce = pc.tryWrite
@@ -156,10 +148,6 @@ func (c *Conn) arm(now, want Instant) {
 }
 
 // Read reads what there is, waiting for the first byte.
-//
-// After a short read it waits for the next wake-up without trying. One case needs care: when data and the end of file
-// came in one wake-up, the read took the data and no further wake-up will tell of the end. So such a wait is cut after
-// a second and tried once; only a peer that half-closes notices.
 func (c *Conn) Read(p []byte) (int, error) {
 	if c.raw == nil {
 		return c.plainRead(p)
@@ -174,30 +162,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	c.drained = inError == nil && n < len(p)
 	return n, inError
 }
 
-// Await waits until there is something to read, without reading it.
+// Await waits until there is something to read, without reading it. Where that cannot be known it returns at once.
 func (c *Conn) Await() error {
-	if c.raw == nil || !c.drained {
+	if c.raw == nil {
 		return nil
 	}
-	err := c.wait(c.waitOnce)
-	c.drained = false
-	return err
+	return c.wait(c.waitOnce)
 }
 
-// wait runs once under the poller until it says true, a bound passes, or Interrupt comes.
+// wait runs once under the poller until it says true, a bound passes, or Interrupt comes. once must try before it says
+// false the first time: the poller forgets earlier wake-ups when a wait begins.
 func (c *Conn) wait(once func(uintptr) bool) error {
-	c.skip = c.drained
-	if c.bounded != 0 || c.drained || c.armed != 0 {
-		now := Now()
-		want := c.bounded
-		if c.drained {
-			want = Earlier(want, now+Instant(missedEOF))
-		}
-		c.arm(now, want)
+	if c.bounded != 0 || c.armed != 0 {
+		c.arm(Now(), c.bounded)
 	}
 	if c.interrupted() {
 		return ErrInterrupted
@@ -213,12 +193,10 @@ func (c *Conn) wait(once func(uintptr) bool) error {
 		if c.interrupted() {
 			return ErrInterrupted
 		}
-		now := Now()
-		if c.bounded != 0 && now >= c.bounded {
+		if c.bounded != 0 && Now() >= c.bounded {
 			return os.ErrDeadlineExceeded
 		}
-		// The timer was set for an earlier bound, or cut for a missed end of file: try, and wait for the real bound.
-		c.skip = false
+		// The timer was set for an earlier bound: wait for the real one.
 		c.armed = c.bounded
 		if c.bounded == 0 {
 			_ = c.Conn.SetReadDeadline(time.Time{})

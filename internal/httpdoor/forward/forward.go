@@ -1,7 +1,7 @@
 // Package forward makes one attempt at one endpoint: a pooled connection, the request's head and body on it, the
 // response's head and body from it, each side's headers cleaned of what concerns one connection only.
 //
-// A Target is a compiled service; its upstream set chooses the endpoint. A Conn is a connection to an endpoint, owned by
+// A Target is a service; its upstream set chooses the endpoint. A Conn is a connection to an endpoint, owned by
 // one goroutine between Dial or Get and Put or Close (its writing half may be lent to a second one while a request body
 // streams). Pools belong to endpoints and survive reloads with them.
 //
@@ -20,24 +20,27 @@ import (
 	"sync"
 	"time"
 
-	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
-	"github.com/menshen-gateway/menshen/internal/traffic/balance"
-	"github.com/menshen-gateway/menshen/internal/traffic/health"
-	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+	"github.com/menshen-gateway/menshen/internal/traffic/services"
 )
 
 // Target is a service as requests use it. It is immutable.
 type Target struct {
-	Name      string
-	Set       *upstream.Set
-	Key       HashKey // what the hash balancer hashes; Kind NoKey for the other balancers
-	Retries   int     // further attempts of one request
-	FirstByte time.Duration
-	Idle      time.Duration
+	*services.Service
+	Key HashKey // what the hash balancer hashes; Kind NoKey for the other balancers
+}
+
+// NewTarget makes a Target of a service whose endpoints have pools by NewPool.
+func NewTarget(s *services.Service) *Target {
+	return &Target{Service: s, Key: parseKey(s.HashKey)}
+}
+
+// NewPool makes the pool of one endpoint of a service. It connects to nothing yet.
+func NewPool(s *services.Service, address string) io.Closer {
+	return &Pool{address: address, tls: s.TLS, connect: s.TimeoutConnect, idleMax: s.IdleMax}
 }
 
 // KeyKind says which part of a request a hash balancer looks at.
@@ -58,76 +61,11 @@ type HashKey struct {
 	Name string
 }
 
-// Problem is a setting that cannot be used; Field is relative to the service ("tls.ca").
-type Problem struct {
-	Field   string
-	Message string
-}
-
-// Compile makes a Target. Its set is leased from the generation g.
-func Compile(name string, s *config.Service, g *upstream.Generation) (*Target, []Problem) {
-	var problems []Problem
-	clientTLS, unusable := tlsconfig.Client(s.TLS, "http/1.1")
-	for _, p := range unusable {
-		problems = append(problems, Problem{"tls." + p.Field, p.Message})
-	}
-	t := &Target{
-		Name:      name,
-		Retries:   s.Retry.Attempts,
-		FirstByte: time.Duration(s.Timeouts.FirstByte),
-		Idle:      time.Duration(s.Timeouts.Idle),
-	}
-	if s.Balance.Algorithm == config.Hash {
-		t.Key = parseKey(s.Balance.Key)
-	}
-	spec := upstream.Spec{
-		Name:           name,
-		Balance:        balance.Algorithm(s.Balance.Algorithm),
-		Outlier:        upstream.OutlierSettings{ConsecutiveFailures: s.Outlier.ConsecutiveFailures, Ejection: time.Duration(s.Outlier.Ejection), EjectionMax: time.Duration(s.Outlier.EjectionMax)},
-		PanicThreshold: float64(s.PanicThreshold) / 100,
-		MaxConnections: s.Connections.MaxPerEndpoint,
-		RetryBudget:    float64(s.Retry.Budget) / 100,
-		Identity:       identity(s),
-		NewPool: func(e *upstream.Endpoint) io.Closer {
-			return &Pool{address: e.Address, tls: clientTLS, connect: time.Duration(s.Timeouts.Connect), idleMax: s.Connections.MaxIdlePerEndpoint}
-		},
-	}
-	for _, e := range s.Endpoints {
-		spec.Endpoints = append(spec.Endpoints, upstream.EndpointSpec{Address: e.Address, Weight: e.Weight, Labels: e.Labels})
-	}
-	if h := s.HealthCheck; h != nil {
-		spec.Health = health.Settings{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout), Rise: h.Rise, Fall: h.Fall}
-		if h.Path == "" {
-			spec.Probe = health.TCP()
-		} else {
-			status, err := health.ParseStatus(h.Status)
-			if err != nil {
-				problems = append(problems, Problem{"health_check.status", err.Error()})
-			}
-			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS})
-		}
-	}
-	t.Set = g.Set(spec)
-	return t, problems
-}
-
-// identity is what makes an endpoint another one although its address is the same: how connections to it are made.
-func identity(s *config.Service) string {
-	id := fmt.Sprintf("http connect=%v idle=%d", s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint)
-	if s.TLS != nil {
-		id += fmt.Sprintf(" tls=%+v", *s.TLS)
-		for _, file := range []string{s.TLS.CA, s.TLS.Cert, s.TLS.Key} { // a changed file makes new connections
-			if info, err := os.Stat(file); err == nil {
-				id += " " + info.ModTime().String()
-			}
-		}
-	}
-	return id
-}
-
 func parseKey(key string) HashKey {
 	kind, name, _ := strings.Cut(key, ":")
 	switch kind {
+	case "":
+		return HashKey{}
 	case "path":
 		return HashKey{Kind: Path}
 	case "header":
@@ -300,6 +238,9 @@ func (c *Conn) Slim() { c.release() }
 
 // NetConn is the connection as a stream, for tunnels. Buffered bytes (Leftover) come before it.
 func (c *Conn) NetConn() net.Conn { return c.net }
+
+// Abort closes the connection under a write in another goroutine. Close must still follow.
+func (c *Conn) Abort() { c.poll.Conn.Close() }
 
 // Poll is the socket, for deadlines.
 func (c *Conn) Poll() *poll.Conn { return c.poll }

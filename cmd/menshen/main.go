@@ -1,0 +1,112 @@
+// Command menshen is the gateway and its tools. Each command is a thin file; messages go to standard error, data to
+// standard output.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/menshen-gateway/menshen/internal/app"
+	"github.com/menshen-gateway/menshen/internal/config"
+)
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version = "dev"
+
+func main() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// Main runs the command and gives its exit code: 0 fine, 1 the user's input is wrong, 2 the environment is, 3 a bug.
+func Main(args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var silent *silentError
+	if errors.As(err, &silent) {
+		return silent.code
+	}
+	code := app.ExitInput // wrong flags and unknown commands, too
+	var exit *app.ExitError
+	if errors.As(err, &exit) {
+		code = exit.Code
+	}
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprintln(stderr, problems.Error())
+	} else {
+		fmt.Fprintln(stderr, "menshen: "+strings.TrimSpace(err.Error()))
+	}
+	return code
+}
+
+// silentError ends the command with a code when all has been said.
+type silentError struct{ code int }
+
+func (e *silentError) Error() string { return fmt.Sprintf("exit %d", e.code) }
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "menshen",
+		Short: "Menshen: an HTTP API gateway and a SQL gateway behind one configuration",
+		Long: `Menshen stands before your services and your databases: one door speaks HTTP, the other the
+MySQL protocol, and both share discovery, balancing, health, identity, logs and metrics.
+
+  menshen run -c menshen.yaml        serve
+  menshen check -c menshen.yaml      validate a configuration
+  menshen explain http GET http://api.example.com/users/1 -c menshen.yaml`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())
+	})
+	root.AddCommand(runCommand(), checkCommand(), explainCommand(), configCommand(), versionCommand())
+	return root
+}
+
+// configFlag adds -c, which the command needs.
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVarP(path, "config", "c", "", "configuration: a YAML file, or a folder whose *.yaml are merged")
+	_ = c.MarkFlagRequired("config")
+	_ = c.MarkFlagFilename("config", "yaml")
+}
+
+// outputFlag adds -o.
+func outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "text", "form of the output: text or json")
+}
+
+func checkOutput(output string) error {
+	if output != "text" && output != "json" {
+		return fmt.Errorf("-o %s is not known (accepted: text, json)", output)
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// load reads a configuration; its error carries the exit code.
+func load(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, &app.ExitError{Code: app.ExitInput, Err: err}
+	}
+	return c, nil
+}

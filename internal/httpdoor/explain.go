@@ -1,0 +1,203 @@
+package httpdoor
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// Question is a request that Explain is asked about.
+type Question struct {
+	Listener string // "" chooses the first that serves http (or https, when Secure)
+	Secure   bool
+	Method   string
+	Host     string
+	Path     string // as a client would send it
+	Query    string
+	HasQuery bool
+	Headers  [][2]string
+}
+
+// Explanation is what would happen to a request, for people.
+type Explanation struct {
+	Listener  string              `json:"listener"`
+	Route     string              `json:"route"` // "" when none matches
+	Target    string              `json:"target,omitempty"`
+	Forwarded string              `json:"forwarded,omitempty"` // path and query as the endpoint would see them
+	Services  []ExplainedService  `json:"services,omitempty"`
+	Allow     string              `json:"allow,omitempty"` // for 405
+	Problem   string              `json:"problem,omitempty"`
+	Captures  map[string]string   `json:"captures,omitempty"`
+	Choice    route.Explanation   `json:"-"`
+	Why       []ExplainedDecision `json:"candidates"`
+}
+
+// ExplainedService is a service that may get the request.
+type ExplainedService struct {
+	Name      string   `json:"name"`
+	Share     float64  `json:"share"` // of 1
+	Balance   string   `json:"balance"`
+	Endpoints []string `json:"endpoints"`
+	Endpoint  string   `json:"endpoint,omitempty"` // the one that a gateway without any load or failure would choose first
+}
+
+// ExplainedDecision is one candidate and why it won or lost.
+type ExplainedDecision struct {
+	Route   string `json:"route"`
+	Pattern string `json:"pattern"`
+	Won     bool   `json:"won"`
+	Why     string `json:"why"`
+}
+
+// Explain tells what a gateway with these tables would do. It asks nobody and changes nothing.
+func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
+	name, err := t.listener(q)
+	if err != nil {
+		return nil, err
+	}
+	s := t.sites[name]
+	var x exchange
+	x.site = s
+	x.conn = &conn{secure: q.Secure}
+	head := fmt.Appendf(nil, "%s %s", q.Method, q.Path)
+	if q.HasQuery {
+		head = fmt.Appendf(head, "?%s", q.Query)
+	}
+	head = fmt.Appendf(head, " HTTP/1.1\r\nHost: %s\r\n", q.Host)
+	for _, h := range q.Headers {
+		head = fmt.Appendf(head, "%s: %s\r\n", h[0], h[1])
+	}
+	head = append(head, "\r\n"...)
+	e := &Explanation{Listener: name, Why: []ExplainedDecision{}}
+	n, err := x.request.Parse(head, s.limits)
+	switch {
+	case err != nil:
+		e.Problem = fmt.Sprintf("the request would be refused with %d: %v", statusOf(headFault(err).Kind), err)
+		return e, nil
+	case n != len(head):
+		e.Problem = "the request would be refused with 400: the head ends early"
+		return e, nil
+	}
+	if x.path, _, err = route.Normalize(nil, x.request.Path); err != nil {
+		e.Problem = fmt.Sprintf("the request would be refused with 400: %v", err)
+		return e, nil
+	}
+	match := route.Request{Method: x.request.Method, Host: x.request.Host, Path: x.path, Query: x.request.Query, Header: &x.request}
+	verdict := s.routes.Match(&match, &x.captures)
+	e.Choice = s.routes.Explain(&match)
+	e.Captures = e.Choice.Captures
+	for _, candidate := range e.Choice.Candidates {
+		e.Why = append(e.Why, ExplainedDecision{candidate.Name, candidate.Pattern, candidate.Won, candidate.Why})
+	}
+	if verdict.Rule < 0 {
+		e.Problem, e.Allow = "no route matches: 404", verdict.Allow
+		if verdict.NotAllowed {
+			e.Problem = "a route matches, but not with this method: 405"
+		}
+		return e, nil
+	}
+	x.route = s.bound[verdict.Rule]
+	e.Route, e.Target = x.route.name, x.route.target()
+	if len(x.route.shares) > 0 {
+		x.appendTarget()
+		e.Forwarded = string(x.target)
+	} else if r := x.route.redirect; r != nil {
+		e.Target += " to " + string(r.to.Append(nil, x.value))
+	}
+	before := 0.0
+	for i := range x.route.shares {
+		share := &x.route.shares[i]
+		service := ExplainedService{Name: share.target.Name, Share: (share.upTo - before) / x.route.weight}
+		before = share.upTo
+		if from := c.Services[service.Name]; from != nil {
+			service.Balance = string(from.Balance.Algorithm)
+			for _, endpoint := range from.Endpoints {
+				service.Endpoints = append(service.Endpoints, endpoint.Address)
+			}
+		}
+		pick := upstream.Request{}
+		if share.target.HashKey != "" {
+			pick.Hash, pick.Hashed = x.hash(share.target.Key), true
+		}
+		if lease, err := share.target.Set.Pick(pick); err == nil {
+			service.Endpoint = lease.Endpoint.Address
+			lease.Done(upstream.Outcome{Ignored: true})
+		}
+		e.Services = append(e.Services, service)
+	}
+	return e, nil
+}
+
+// listener chooses the listener that a question is about.
+func (t *Tables) listener(q Question) (string, error) {
+	names := slices.Sorted(maps.Keys(t.sites))
+	if q.Listener != "" {
+		if t.sites[q.Listener] == nil {
+			return "", fmt.Errorf("no http listener is named %q (there are: %s)", q.Listener, strings.Join(names, ", "))
+		}
+		return q.Listener, nil
+	}
+	for _, name := range names {
+		if (t.sites[name].tls != nil) == q.Secure {
+			return name, nil
+		}
+	}
+	if len(names) == 0 {
+		return "", fmt.Errorf("the configuration has no http listener")
+	}
+	return names[0], nil
+}
+
+// String gives the explanation as lines of text.
+func (e *Explanation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "listener   %s\n", e.Listener)
+	switch {
+	case e.Route != "":
+		fmt.Fprintf(&b, "route      %s\n", e.Route)
+	case e.Allow != "":
+		fmt.Fprintf(&b, "route      none: %s (Allow: %s)\n", e.Problem, e.Allow)
+	default:
+		fmt.Fprintf(&b, "route      none: %s\n", e.Problem)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Captures)) {
+		fmt.Fprintf(&b, "capture    {%s} = %s\n", name, e.Captures[name])
+	}
+	if e.Target != "" {
+		fmt.Fprintf(&b, "target     %s\n", e.Target)
+	}
+	if e.Forwarded != "" {
+		fmt.Fprintf(&b, "forwarded  %s\n", e.Forwarded)
+	}
+	for _, s := range e.Services {
+		fmt.Fprintf(&b, "service    %s (%.4g%%, %s)\n", s.Name, 100*s.Share, s.Balance)
+		for _, address := range s.Endpoints {
+			mark := ""
+			if address == s.Endpoint {
+				mark = "  <- first choice of an idle, healthy gateway"
+			}
+			fmt.Fprintf(&b, "endpoint   %s%s\n", address, mark)
+		}
+	}
+	if len(e.Why) > 0 {
+		b.WriteString("\nwhy, in the order of precedence:\n")
+	}
+	for _, d := range e.Why {
+		mark := " "
+		if d.Won {
+			mark = "*"
+		}
+		fmt.Fprintf(&b, "%s %-20s %-40s %s\n", mark, d.Route, d.Pattern, d.Why)
+	}
+	if len(e.Why) == 0 {
+		for _, other := range e.Choice.Elsewhere {
+			fmt.Fprintf(&b, "  %-20s %-40s %s\n", other.Name, other.Pattern, other.Why)
+		}
+	}
+	return b.String()
+}
