@@ -37,7 +37,7 @@ func report(t testing.TB, scenario, text string, programs ...string) {
 // surroundings tells commit, machine and versions.
 func surroundings(programs []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "commit %s; %s; %d processors; Linux %s; %s; load average after the run %s\n",
+	fmt.Fprintf(&b, "commit %s; %s; %d processors; Linux %s; %s; load average after the run %s",
 		output("git", "describe", "--tags", "--always", "--dirty"), cpuModel(), runtime.NumCPU(), output("uname", "-r"), runtime.Version(), loadAverage())
 	for _, name := range programs {
 		path, err := testenv.Find(name)
@@ -52,7 +52,7 @@ func surroundings(programs []string) string {
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		fmt.Fprintf(&b, "; %s", strings.TrimSpace(first))
 	}
-	return strings.Replace(b.String(), "\n; ", "; ", 1) + "\n"
+	return b.String() + "\n"
 }
 
 func output(program string, arguments ...string) string {
