@@ -148,8 +148,8 @@ func (s *session) unlink(o upstream.Outcome) {
 	s.mu.Lock()
 	s.closer = nil
 	s.mu.Unlock()
-	if !o.Failed && len(l.Buffered()) == 0 && s.waiting.Load() == 0 {
-		_ = l.Write(quit) // between statements the instance is told; it then counts no aborted connection
+	if o == (upstream.Outcome{}) {
+		_ = l.Write(quit) // between statements the instance is told, so that it counts no aborted connection
 	}
 	_ = l.Close()
 	l.lease.Done(o)
@@ -173,8 +173,9 @@ func (s *session) target() (d *database, schema string, err error) {
 	return d, d.schema, nil
 }
 
-// staleAfter is how long a connection must have been silent to be looked at before it is used again.
-const staleAfter = time.Second
+// staleAfter is how long a connection must have been unused to be looked at before it is used again: a look is a system
+// call, which sessions that are busy should not pay.
+const staleAfter = 50 * time.Millisecond
 
 // errEnd is in the chain of an error after which the session cannot go on.
 var errEnd = errors.New("the session cannot go on")

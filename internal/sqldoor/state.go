@@ -1,6 +1,9 @@
 package sqldoor
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // memory is what the session has on its instance connection beyond an open transaction: what would be lost with it. As long
 // as that is nothing but settings which can be made again, the session can go on with another connection.
@@ -94,10 +97,10 @@ func classify(text []byte, whole bool) verdict {
 	case "KILL":
 		return verdict{kind: kindKill}
 	case "SET":
-		if whole && repeatable(rest) {
-			return verdict{kind: kindSet}
+		if why := unrepeatableSet(rest); why != "" || !whole {
+			return verdict{kind: kindSticky, why: cmp.Or(why, "a long SET")}
 		}
-		return verdict{kind: kindSticky, why: "SET"}
+		return verdict{kind: kindSet}
 	}
 	if !plainWords[word] {
 		if word == "" {
@@ -139,40 +142,41 @@ func inspect(text []byte) verdict {
 	return verdict{kind: kindPlain}
 }
 
-// unrepeatable are the words after SET that make it something else than a setting of the session, or one for the next
-// statement only.
-var unrepeatable = map[string]bool{"GLOBAL": true, "PERSIST": true, "PERSIST_ONLY": true, "TRANSACTION": true, "PASSWORD": true,
-	"ROLE": true, "DEFAULT": true, "STATEMENT": true, "RESOURCE": true, "LOCAL": false, "SESSION": false}
+// momentary are the words in a SET that make it something else than a setting of the session, or one for this moment only.
+var momentary = map[string]bool{"GLOBAL": true, "PERSIST": true, "PERSIST_ONLY": true, "TRANSACTION": true, "PASSWORD": true,
+	"ROLE": true, "DEFAULT": true, "STATEMENT": true, "RESOURCE": true, "TIMESTAMP": true, "INSERT_ID": true,
+	"LAST_INSERT_ID": true}
 
-// repeatable says that a SET can be repeated on another connection with the same effect: no functions, sub-selects, user
-// variables or global ones, and no timestamp or insert_id, which are meant for this moment.
-func repeatable(rest []byte) bool {
+// unrepeatableSet says why a SET cannot be repeated on another connection with the same effect; "" means that it can.
+func unrepeatableSet(rest []byte) (why string) {
 	for i := 0; i < len(rest); i++ {
+		next := byte(0)
+		if i+1 < len(rest) {
+			next = rest[i+1]
+		}
 		switch c := rest[i]; {
-		case c == '(' || c == '#' || c == '`' || c == '\\':
-			return false
-		case c == '-' && i+1 < len(rest) && rest[i+1] == '-', c == '/' && i+1 < len(rest) && rest[i+1] == '*':
-			return false
+		case c == '(' || c == '#' || c == '`' || c == '\\', c == '-' && next == '-', c == '/' && next == '*':
+			return "SET with an expression"
 		case c == ';':
-			after, ok := skipBlank(rest[i+1:])
-			return ok && len(after) == 0
-		case c == '@':
-			if i+1 >= len(rest) || rest[i+1] != '@' {
-				return false
+			if after, ok := skipBlank(rest[i+1:]); !ok || len(after) > 0 {
+				return "several statements in one"
 			}
+			return ""
+		case c == '@' && next != '@':
+			return "user variable"
+		case c == '@':
 			i++
 		case isWord(c):
 			start := i
 			for i+1 < len(rest) && isWord(rest[i+1]) {
 				i++
 			}
-			word := strings.ToUpper(string(rest[start:min(i+1, start+32)]))
-			if unrepeatable[word] || word == "TIMESTAMP" || word == "INSERT_ID" || word == "LAST_INSERT_ID" {
-				return false
+			if word := strings.ToUpper(string(rest[start:min(i+1, start+32)])); momentary[word] {
+				return "SET " + word
 			}
 		}
 	}
-	return true
+	return ""
 }
 
 // skipBlank drops white space and comments at the start. It says false at a comment that servers execute, and at one that does

@@ -1,0 +1,292 @@
+package sqldoor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/testenv"
+)
+
+func TestInstanceDown(t *testing.T) {
+	g := open(t, shop(testenv.FreeAddress(t)))
+	begun := time.Now()
+	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (connection refused)")
+	if d := time.Since(begun); d > 3*time.Second {
+		t.Errorf("it took %s", d)
+	}
+	_, err := g.one("app:apple", "").Exec("SELECT 1")
+	wantCode(t, err, 2003, "Can't connect to MySQL server")
+	g.logged(`"fault":"connect_failed"`)
+}
+
+func TestInstanceDoesNotAnswer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	g := open(t, strings.ReplaceAll(shop(ln.Addr().String()), "login:", "timeouts: {connect: 300ms}\n    login:"))
+	begun := time.Now()
+	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (timed out)")
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
+func TestInstanceDies(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
+
+	running := g.one("app:apple", "shop")
+	clean := g.one("app:apple", "shop")
+	stateful := g.one("app:apple", "shop")
+	settings := g.one("app:apple", "shop")
+	idle := dial(t, g)
+	for _, p := range []interface{ Ping() error }{running, clean, stateful, settings} {
+		if err := p.Ping(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, stateful, "SET @x = 1")
+	exec(t, settings, "SET SESSION group_concat_max_len = 4321, time_zone = 'SYSTEM'")
+	exec(t, settings, "SET NAMES latin1")
+	tx, err := g.one("app:apple", "shop").Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec("INSERT INTO users (id, name) VALUES (500, 'lost')"); err != nil {
+		t.Fatal(err)
+	}
+	broken := make(chan error, 1)
+	go func() {
+		_, err := running.Exec("SELECT SLEEP(60)")
+		broken <- err
+	}()
+	root := db.Open(t, "root", "")
+	testenv.Eventually(t, 5*time.Second, func() error {
+		var n int
+		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'").Scan(&n); err != nil || n == 0 {
+			return fmt.Errorf("not running yet: %v", err)
+		}
+		return nil
+	})
+	_ = root.Close()
+
+	_ = db.Signal(syscall.SIGKILL)
+	<-db.Done()
+	wantCode(t, <-broken, 2013, "Lost connection to MySQL server during query")
+	if _, err := tx.Exec("SELECT 1"); code(err) != 2013 && code(err) != 2006 {
+		t.Errorf("in a transaction: %v", err)
+	}
+	_ = tx.Rollback()
+	_, err = clean.Exec("SELECT 1")
+	if code(err) != 2013 && code(err) != 2003 {
+		t.Errorf("after the death of the instance: %v", err)
+	}
+	_, err = clean.Exec("SELECT 1")
+	wantCode(t, err, 2003, "Can't connect to MySQL server on 'shop'")
+
+	db.Restart(t)
+	var n int
+	testenv.Eventually(t, 15*time.Second, func() error { return clean.QueryRow("SELECT 1").Scan(&n) })
+	// Sessions that can be continued are; the others end, and the pool opens new ones.
+	if _, err := idle.Write(mysql.AppendCommand(nil, mysql.ComPing, "")); err != nil {
+		t.Fatal(err)
+	}
+	if answer := readMessage(t, idle); !mysql.IsOK(answer) {
+		t.Errorf("ping of an idle session: %q", answer)
+	}
+	if v := scan[int](t, settings, "SELECT @@group_concat_max_len"); v != 4321 {
+		t.Errorf("group_concat_max_len is %d", v)
+	}
+	if v := scan[string](t, settings, "SELECT @@character_set_client"); v != "latin1" {
+		t.Errorf("character_set_client is %s", v)
+	}
+	_, err = stateful.Exec("SELECT @x")
+	wantCode(t, err, 2006, "MySQL server has gone away")
+	if v := scan[int](t, g.one("app:apple", "shop"), "SELECT COUNT(*) FROM users WHERE id = 500"); v != 0 {
+		t.Error("a row of the lost transaction is there")
+	}
+}
+
+func TestReload(t *testing.T) {
+	first, second := mariadb(t), mariadb(t)
+	second.Exec(t, "UPDATE shop.users SET name = 'second'")
+	g := open(t, shop(first.Addr))
+	name := "SELECT name FROM users WHERE id = 1"
+
+	same := g.one("app:apple", "shop")
+	exec(t, same, "SET @x = 5")
+	for range 50 {
+		g.reload(shop(first.Addr))
+		if v := scan[int](t, same, "SELECT @x"); v != 5 {
+			t.Fatalf("@x is %d after a reload that does not concern the session", v)
+		}
+	}
+
+	clean, stateful, busy := g.one("app:apple", "shop"), g.one("app:apple", "shop"), g.one("app:apple", "shop")
+	scan[string](t, clean, name)
+	exec(t, stateful, "SET @x = 5")
+	tx, err := busy.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, tx, "INSERT INTO users (id, name) VALUES (900, 'tx')")
+
+	g.reload(shop(second.Addr))
+	if v := scan[string](t, clean, name); v != "second" {
+		t.Errorf("a clean session reads %q", v)
+	}
+	_, err = stateful.Exec(name)
+	wantCode(t, err, 1053, "connect again")
+	if v := scan[string](t, stateful, name); v != "second" { // another connection of the pool
+		t.Errorf("a new session reads %q", v)
+	}
+	if v := scan[string](t, tx, name); v != "ada" {
+		t.Errorf("the transaction reads %q", v)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
+	}
+	if v := scan[string](t, busy, name); v != "second" {
+		t.Errorf("after its transaction the session reads %q", v)
+	}
+	var n int
+	if err := first.Open(t, "root", "shop").QueryRow("SELECT COUNT(*) FROM users WHERE id = 900").Scan(&n); err != nil || n != 1 {
+		t.Errorf("the transaction's row: %d, %v", n, err)
+	}
+
+	// The database leaves the configuration, and so does the consumer's password.
+	g.reload(strings.ReplaceAll(strings.ReplaceAll(shop(second.Addr), "  shop:", "  mall:"), "apple", "pear"))
+	_, err = clean.Exec("SELECT 1")
+	wantCode(t, err, 1049, "Unknown database 'shop'")
+	wantCode(t, g.one("app:apple", "mall").Ping(), 1045, "")
+}
+
+func TestDatabasesOnTwoInstances(t *testing.T) {
+	one, two := mariadb(t), mariadb(t)
+	two.Exec(t, "UPDATE stock_0.items SET id = 8")
+	g := open(t, strings.Replace(shop(one.Addr), fmt.Sprintf("primary: %q, schema", one.Addr), fmt.Sprintf("primary: %q, schema", two.Addr), 1))
+	db := g.one("app:apple", "shop")
+	exec(t, db, "SET NAMES utf8mb4")
+	exec(t, db, "SET SESSION group_concat_max_len = 777")
+	exec(t, db, "USE stock")
+	if v := scan[int](t, db, "SELECT id FROM items"); v != 8 {
+		t.Errorf("id is %d", v)
+	}
+	if v := scan[int](t, db, "SELECT @@group_concat_max_len"); v != 777 {
+		t.Errorf("the setting did not follow: %d", v)
+	}
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec("USE shop")
+	wantCode(t, err, 1179, "transaction")
+	_ = tx.Rollback()
+	exec(t, db, "SET @x = 1")
+	_, err = db.Exec("USE shop")
+	wantCode(t, err, 1105, "user variable")
+	if _, err := db.Exec("USE stock"); err != nil {
+		t.Errorf("the same database: %v", err)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	g := open(t, shop(mariadb(t).Addr))
+	idle := dial(t, g)
+	busy := g.one("app:apple", "shop")
+	inTransaction := g.one("app:apple", "shop")
+	tx, err := inTransaction.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	if err := busy.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		var n int
+		answered <- busy.QueryRow("SELECT SLEEP(2)").Scan(&n)
+	}()
+	g.logged(`"command":"ping"`)
+	testenv.Eventually(t, 5*time.Second, func() error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for sv := range g.serving {
+			for s := range sv.sessions {
+				if s.waiting.Load() != 0 {
+					return nil
+				}
+			}
+		}
+		return errors.New("no statement runs")
+	})
+	_ = g.ln.Close()
+	drained := make(chan error, 1)
+	go func() { drained <- g.Drain(t.Context(), "sql") }()
+
+	var e mysql.Error
+	if err := e.Decode(readMessage(t, idle)); err != nil || e.Code != 1053 {
+		t.Errorf("an idle session is told %v, %v", &e, err)
+	}
+	expectEnd(t, idle)
+	if err := <-answered; err != nil {
+		t.Errorf("a running statement: %v", err)
+	}
+	exec(t, tx, "INSERT INTO users (id, name) VALUES (700, 'late')")
+	select {
+	case err := <-drained:
+		t.Errorf("drained (%v) under an open transaction", err)
+	default:
+	}
+	if err := tx.Commit(); err != nil {
+		t.Errorf("commit: %v", err)
+	}
+	if err := <-drained; err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+	if n := g.Sessions(); n != 0 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+func TestDrainEndsWhenItsTimeIsOver(t *testing.T) {
+	g := open(t, shop(mariadb(t).Addr))
+	busy := g.one("app:apple", "shop")
+	if err := busy.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := busy.Exec("SELECT SLEEP(60)")
+		answered <- err
+	}()
+	testenv.Eventually(t, 5*time.Second, func() error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for sv := range g.serving {
+			for s := range sv.sessions {
+				if s.waiting.Load() != 0 {
+					return nil
+				}
+			}
+		}
+		return errors.New("no statement runs")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := g.Drain(ctx, ""); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Drain: %v", err)
+	}
+	if err := <-answered; err == nil {
+		t.Error("the statement succeeded")
+	}
+}
