@@ -17,7 +17,6 @@ type scalar struct {
 	want    string         // "a duration such as 250ms, 5s or 1h30m"
 	pattern *regexp.Regexp // of the text
 	number  bool           // a plain number is accepted as its own text
-	maximum float64        // of a plain number, for the schema; 0 means none
 	parse   func(text string) (any, error)
 	format  func(v any) string
 }

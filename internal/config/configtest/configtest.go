@@ -73,7 +73,8 @@ var (
 )
 
 // Markdown checks each whole configuration in a Markdown file: it loads, the schema accepts it, and it round-trips
-// through Export. References get values of their own, so the test cannot run in parallel with others that set the
+// through Export. References get values of their own (an address when the name of a
+// variable ends in ADDRESS, a port when it ends in PORT), so the test cannot run in parallel with others that set the
 // environment. It gives how many there were.
 func Markdown(t *testing.T, path string) int {
 	t.Helper()
@@ -88,13 +89,25 @@ func Markdown(t *testing.T, path string) int {
 	return len(examples)
 }
 
+// sample gives a value that fits the name of an environment variable.
+func sample(name string) string {
+	switch {
+	case strings.HasSuffix(name, "ADDRESS"):
+		return "127.0.0.1:9"
+	case strings.HasSuffix(name, "PORT"):
+		return "9"
+	default:
+		return "value-of-" + name
+	}
+}
+
 // Check loads one configuration whose references name anything, and fails t unless it loads, validates and round-trips.
 func Check(t *testing.T, yaml string) *config.Config {
 	t.Helper()
 	folder := t.TempDir()
 	for _, m := range reference.FindAllStringSubmatch(yaml, -1) {
 		if m[1] == "env" {
-			t.Setenv(m[2], "value-of-"+m[2])
+			t.Setenv(m[2], sample(m[2]))
 			continue
 		}
 		file := filepath.Join(folder, m[2])
