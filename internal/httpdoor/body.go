@@ -357,6 +357,11 @@ const (
 	lingerBytes = 256 << 10
 )
 
+// lingers says that the client may still be sending what nobody is going to read.
+func (x *exchange) lingers() bool {
+	return x.in != nil && x.status != 0 && (x.refused || !x.body.complete)
+}
+
 // linger closes the connection so that the client can read the response although it is still sending: closing with
 // unread bytes would reset the connection and throw the response away (RFC 9112, 9.6).
 func (x *exchange) linger() {

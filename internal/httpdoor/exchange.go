@@ -57,6 +57,7 @@ type state struct {
 	asked     bool          // an endpoint was asked
 	headSent  bool          // the client has seen a part of the response
 	keep      bool          // the connection may carry another request
+	refused   bool          // the head could not be understood
 	status    int
 	retries   int
 	fault     *fault.Fault
@@ -117,7 +118,7 @@ func (x *exchange) clear() {
 	e.site, e.route, e.share, e.path = nil, nil, nil, nil
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
 	e.began, e.deadline, e.endpoint = 0, 0, nil
-	e.upstream, e.asked, e.headSent, e.keep = 0, false, false, false
+	e.upstream, e.asked, e.headSent, e.keep, e.refused = 0, false, false, false, false
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
 	e.body.reset()

@@ -156,18 +156,13 @@ func (d *Door) Drain(ctx context.Context, listener string) error {
 	for {
 		left := d.connections(listener, false)
 		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			for _, c := range left {
-				c.poll.Conn.Close()
-			}
-			if listener == "" {
-				d.group.Wait()
-			}
 			return ctx.Err()
-		case <-tick.C:
+		}
+		<-tick.C
+		if ctx.Err() != nil {
+			for _, c := range left {
+				c.cut()
+			}
 		}
 	}
 }
@@ -216,6 +211,23 @@ type conn struct {
 	site   *site
 	served int
 	first  [1]byte // for TLS: what woke an idle connection
+
+	x         *exchange                          // under Loop: the request in hand
+	over      bool                               // under Loop: this was the last request
+	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
+	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for cut
+}
+
+// cut ends the connection whatever it is doing. It may be called again and again, and must be until the connection is gone.
+func (c *conn) cut() {
+	if up := c.endpoint.Load(); up != nil {
+		up.Interrupt() // the client is told that the gateway stops
+		return
+	}
+	if cancel := c.cancelled.Load(); cancel != nil {
+		(*cancel)()
+	}
+	c.poll.Shutdown()
 }
 
 // pin gives the site of the present generation. A listener that left the config keeps its last one until its
@@ -231,32 +243,93 @@ func (c *conn) pin() *site {
 
 // run serves requests until the connection ends.
 func (c *conn) run() {
-	var x *exchange
 	defer func() {
 		if r := recover(); r != nil {
-			c.door.bug(r, x)
+			c.door.bug(r, c.x)
 		}
 		c.net.Close()
 	}()
 	if c.site.tls != nil && !c.handshake() {
 		return
 	}
-	for {
-		if x == nil {
-			if !c.awaitRequest() {
-				return
-			}
-			x = newExchange(c)
+	for c.await() {
+		if c.x == nil {
+			c.x = newExchange(c)
 		}
-		if !x.serve() {
-			x.release()
-			x = nil
+		keep := !c.over && c.x.serve()
+		if !keep && c.x.lingers() {
+			c.x.linger()
+		}
+		if !keep || !c.x.pipelined() {
+			c.x.release()
+			c.x = nil
+		}
+		if !keep {
 			return
 		}
-		if !x.pipelined() {
-			x.release()
-			x = nil
+	}
+}
+
+// await waits for a request. Most of them it serves: as long as each comes whole in one read, the loop is all there is.
+// It returns true when there is something to do that needs more reads, and false when the connection is to be closed.
+func (c *conn) await() bool {
+	if c.x != nil { // pipelined
+		return true
+	}
+	if c.secure || !c.poll.CanLoop() {
+		return c.awaitRequest()
+	}
+	s := c.pin()
+	c.poll.WritePatience(s.timeoutWrite)
+	c.poll.ReadBefore(poll.Now().Add(s.timeoutIdle))
+	err := c.poll.Loop(c)
+	if c.x != nil && c.x.r == c.x.w && !c.over { // the end came while nothing was in hand
+		c.x.release()
+		c.x = nil
+	}
+	if errors.Is(err, poll.ErrInterrupted) {
+		return c.awaitLast()
+	}
+	return err == nil
+}
+
+// Room gives the buffer of the request in hand.
+func (c *conn) Room() []byte {
+	if c.x == nil {
+		c.x = newExchange(c)
+	}
+	c.x.makeRoom(c.site)
+	return c.x.in[c.x.w:]
+}
+
+// Take serves what was read, if it is one whole request or several.
+func (c *conn) Take(n int) bool {
+	x := c.x
+	x.w += n
+	if n > 0 {
+		c.state.CompareAndSwap(stateIdle, stateActive) // if not: it is draining, and says so in its response
+	}
+	for x.w > x.r {
+		s := c.pin()
+		if !x.whole(s) {
+			return false
 		}
+		if !x.carry(s) {
+			c.over = true
+			return false
+		}
+	}
+	x.release()
+	c.x = nil
+	return !c.draining()
+}
+
+// Idle prepares the wait.
+func (c *conn) Idle() {
+	if c.state.CompareAndSwap(stateActive, stateIdle) {
+		c.poll.ReadBefore(poll.Now().Add(c.site.timeoutIdle))
+	} else if c.draining() {
+		c.poll.Interrupt()
 	}
 }
 
@@ -290,7 +363,7 @@ func (c *conn) awaitRequest() bool {
 	}
 	c.poll.WritePatience(s.timeoutWrite)
 	c.poll.ReadBefore(poll.Now().Add(s.timeoutIdle))
-	err := c.await()
+	err := c.awaitByte()
 	if !c.state.CompareAndSwap(stateIdle, stateActive) { // drained meanwhile
 		c.poll.Uninterrupt()
 		if err != nil {
@@ -300,7 +373,7 @@ func (c *conn) awaitRequest() bool {
 	return err == nil
 }
 
-func (c *conn) await() error {
+func (c *conn) awaitByte() error {
 	if c.secure {
 		_, err := c.net.Read(c.first[:])
 		return err
@@ -315,7 +388,7 @@ func (c *conn) awaitLast() bool {
 		return !c.secure && !c.poll.Alive()
 	}
 	c.poll.ReadBefore(poll.Now().Add(time.Second))
-	return c.await() == nil
+	return c.awaitByte() == nil
 }
 
 func (c *conn) draining() bool { return c.state.Load() == stateDraining }

@@ -18,14 +18,21 @@ import (
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
-// serve carries one request from its head to its access record and says whether the connection may carry another.
-// This file is the whole path, top to bottom.
+// serve reads a request and carries it to its access record. It says whether the connection may carry another.
 func (x *exchange) serve() (keep bool) {
+	s := x.conn.pin() // one generation for the whole request
+	return x.readHead(s) && x.answerAndRecord(s)
+}
+
+// carry is serve for a request that whole has found to be here already.
+func (x *exchange) carry(s *site) (keep bool) {
+	x.accept(s, x.headTo-x.headFrom)
+	return x.answerAndRecord(s)
+}
+
+// answerAndRecord is the life of one request, top to bottom, once its head is there.
+func (x *exchange) answerAndRecord(s *site) (keep bool) {
 	c := x.conn
-	s := c.pin() // one generation for the whole request
-	if !x.readHead(s) {
-		return false
-	}
 	c.served++
 	if c.draining() || s.requestsMax > 0 && c.served >= s.requestsMax {
 		x.keep = false
@@ -37,14 +44,10 @@ func (x *exchange) serve() (keep bool) {
 		x.drain()
 	}
 	x.record()
-	if !x.keep {
-		if !x.body.complete && x.status != 0 {
-			x.linger()
-		}
-		return false
+	if x.keep {
+		x.keepLeftover()
 	}
-	x.keepLeftover()
-	return true
+	return x.keep
 }
 
 // dispatch finds the route and has its target answer. A fault means that no response was sent, or not all of it.
@@ -208,7 +211,10 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 				return f, nil
 			}
 		}
+		up.Poll().WritePatience(x.share.target.TimeoutIdle)
+		x.conn.endpoint.Store(up.Poll())
 		f := x.exchangeHeads(up)
+		x.conn.endpoint.Store(nil)
 		if f == nil {
 			*firstByte = max(1, poll.Now().Sub(began))
 			return nil, up
@@ -241,12 +247,22 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	if len(x.out)+len(whole) <= cap(x.out) {
 		x.out, whole = append(x.out, whole...), nil
 	}
-	up.Poll().WritePatience(x.share.target.TimeoutIdle)
-	err := up.Write(x.out)
-	if err == nil && len(whole) > 0 {
-		err = up.Write(whole)
+	before := poll.Earlier(poll.Now().Add(x.share.target.TimeoutFirst), x.deadline)
+	var err error
+	switch {
+	case !x.body.complete:
+		err = up.Write(x.out)
+	case len(whole) == 0:
+		err = up.Ask(x.out, before)
+	default:
+		if err = up.Write(x.out); err == nil {
+			err = up.Ask(whole, before)
+		}
 	}
 	x.out = x.out[:0]
+	if f, ok := err.(*fault.Fault); ok { // the answer did not come
+		return f
+	}
 	if err != nil {
 		f := fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
 		f.Unsent = up.Reused && x.body.framing == bodyNone // nothing of an unfinished head can have been acted on
@@ -255,11 +271,10 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	if !x.body.complete {
 		x.startPump(up)
 	}
+	if x.pumping != nil { // the endpoint may wait for the end of a body that takes its time
+		before = x.deadline
+	}
 	for {
-		before := poll.Earlier(poll.Now().Add(x.share.target.TimeoutFirst), x.deadline)
-		if x.pumping != nil { // the endpoint may wait for the end of a body that takes its time
-			before = x.deadline
-		}
 		f := up.ReadHead(&x.response, r.Method, before)
 		if f != nil {
 			if own, _ := x.joinPump(up, false); own != nil && own.Kind != fault.UpstreamBroken {
@@ -482,7 +497,11 @@ func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
 	up.Slim()
 	c.poll.ReadBefore(0)
 	up.Poll().ReadBefore(0)
-	in, out, _ := tunnel.Copy(context.Background(), c.net, up.NetConn(), max(x.share.target.TimeoutIdle, x.site.timeoutIdle), nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.cancelled.Store(&cancel)
+	defer c.cancelled.Store(nil)
+	in, out, _ := tunnel.Copy(ctx, c.net, up.NetConn(), max(x.share.target.TimeoutIdle, x.site.timeoutIdle), nil)
 	x.bytesIn += in
 	x.bytesOut += out
 }
@@ -517,10 +536,7 @@ func (x *exchange) readHead(s *site) bool {
 				return x.refuseHead(s, headFault(err))
 			}
 			if n > 0 {
-				x.begin(s, poll.Now())
-				x.headFrom, x.headTo = x.r, x.r+n
-				x.r += n
-				x.bytesIn += int64(n)
+				x.accept(s, n)
 				return true
 			}
 			if !incomplete {
@@ -544,6 +560,30 @@ func (x *exchange) readHead(s *site) bool {
 	}
 }
 
+// accept begins the request whose head of n bytes was parsed.
+func (x *exchange) accept(s *site, n int) {
+	x.begin(s, poll.Now())
+	x.headFrom, x.headTo = x.r, x.r+n
+	x.r += n
+	x.bytesIn += int64(n)
+}
+
+// whole says that the next request is here from head to body, and that answering it will not need another read from the
+// client. Everything else (a refusal too, for it lingers) is left to serve, which parses the head again.
+func (x *exchange) whole(s *site) bool {
+	n, err := x.request.Parse(x.in[x.r:x.w], s.limits)
+	if err != nil || n == 0 {
+		return false
+	}
+	r := &x.request
+	if r.Chunked || r.ContentLength > int64(x.w-x.r-n) || len(r.Upgrade) > 0 || r.ContentLength > 0 && r.ExpectContinue {
+		x.request.Reset()
+		return false
+	}
+	x.headFrom, x.headTo = x.r, x.r+n
+	return true
+}
+
 // refuseHead answers a request that cannot be understood, and ends the connection: nobody knows where the next one
 // would begin.
 func (x *exchange) refuseHead(s *site, f *fault.Fault) bool {
@@ -553,7 +593,7 @@ func (x *exchange) refuseHead(s *site, f *fault.Fault) bool {
 	x.keep = false
 	x.fail(f)
 	x.record()
-	x.linger()
+	x.refused = true
 	return false
 }
 

@@ -22,6 +22,9 @@ import (
 // ErrInterrupted is returned by Read and Await after Interrupt.
 var ErrInterrupted = errors.New("read interrupted")
 
+// missedEOF is the first part of a wait in Loop, after which one try is made.
+const missedEOF = time.Second
+
 var start = time.Now()
 
 // Instant is a moment on the monotonic clock, in nanoseconds since the process started plus one second; zero means never.
@@ -68,6 +71,14 @@ type Conn struct {
 	waitOnce  func(fd uintptr) bool
 	interrupt atomic.Bool
 
+	// WriteAwait: the reading goroutine writes.
+	question []byte
+	asked    bool
+	askOnce  func(fd uintptr) bool
+	takeOnce func(fd uintptr) bool
+	loop     Handler
+	tried    bool // the first second of this wait is over
+
 	// Writing. Owned by the writing goroutine.
 	patience  time.Duration // longest time that the peer may refuse bytes; 0 is for ever
 	out       []byte
@@ -86,6 +97,7 @@ func New(c net.Conn) *Conn {
 			pc.readOnce = pc.tryRead
 			pc.waitOnce = pc.tryWait
 			pc.writeOnce = pc.tryWrite
+			pc.askOnce = pc.tryAsk
 		}
 	}
 	return pc
@@ -172,6 +184,84 @@ func (c *Conn) Await() error {
 	}
 	return c.wait(c.waitOnce)
 }
+
+// WriteAwait writes p and waits until there is something to read. Beside Write, Await and Read it saves the try to read
+// before the wait, which behind a proxy nearly always is in vain, and which may not be left out otherwise: the poller forgets
+// earlier wake-ups when a wait begins. Here the wait begins, in the poller's eyes, before the first byte is written,
+// so nothing that comes in answer can be missed. Nobody else may write meanwhile.
+func (c *Conn) WriteAwait(p []byte) error {
+	if c.raw == nil {
+		_, err := c.Write(p)
+		return err
+	}
+	c.question, c.asked = p, false
+	c.outCount, c.outError = 0, nil
+	err := c.wait(c.askOnce)
+	rest := c.question
+	c.question = nil
+	switch {
+	case c.outError != nil:
+		return c.outError
+	case len(rest) > 0 && c.asked: // the kernel did not take all of it
+		if _, err := c.Write(rest); err != nil {
+			return err
+		}
+		return c.Await()
+	}
+	return err
+}
+
+// Handler is what Loop serves a connection with.
+type Handler interface {
+	// Room gives the memory to read into. It is asked when there may be something to read.
+	Room() []byte
+	// Take is told that n bytes were read into Room, or none: then nothing had come after all, and the memory can be let go.
+	// It says whether Loop is to go on.
+	Take(n int) (goOn bool)
+	// Idle is told that Loop is going to wait.
+	Idle()
+}
+
+// Loop reads and hands over what comes, until the handler says to stop, the connection ends (io.EOF) or fails. Beside a
+// loop of Reads it saves the try to read before each wait: for the poller all of the loop is one wait, so nothing that
+// comes meanwhile is missed. The handler must not read from the connection, and must not close it: both wait for the loop.
+//
+// One thing would be missed: an end of file that came in one wake-up with data. So the first second of a wait is cut, and
+// one try made; only a peer that half-closes notices.
+func (c *Conn) Loop(h Handler) error {
+	c.loop = h
+	if c.takeOnce == nil {
+		c.takeOnce = c.tryTake
+	}
+	defer func() { c.loop = nil }()
+	for {
+		c.inError = nil
+		if c.interrupted() {
+			return ErrInterrupted
+		}
+		err := c.raw.Read(c.takeOnce)
+		if err == nil {
+			err, c.inError = c.inError, nil
+			return err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if c.interrupted() {
+			return ErrInterrupted
+		}
+		now := Now()
+		if c.bounded != 0 && now >= c.bounded {
+			return os.ErrDeadlineExceeded
+		}
+		c.tried = true
+		c.armed = 1
+		c.arm(now, c.bounded)
+	}
+}
+
+// CanLoop says whether Loop works on this connection.
+func (c *Conn) CanLoop() bool { return c.raw != nil }
 
 // wait runs once under the poller until it says true, a bound passes, or Interrupt comes. once must try before it says
 // false the first time: the poller forgets earlier wake-ups when a wait begins.
@@ -277,6 +367,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 		err = outError
 	}
 	return n, err
+}
+
+// Shutdown ends the connection in both directions, from any goroutine and without waiting for anybody. Close must still
+// follow.
+func (c *Conn) Shutdown() {
+	if !c.shutdown() {
+		_ = c.Conn.Close()
+	}
 }
 
 // NetConn gives the connection underneath.

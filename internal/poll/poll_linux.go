@@ -38,6 +38,71 @@ func (c *Conn) tryWait(fd uintptr) bool {
 	return peek(fd) != syscall.EAGAIN
 }
 
+// tryAsk sends at its first call and then says to wait.
+func (c *Conn) tryAsk(fd uintptr) bool {
+	if c.asked {
+		return true
+	}
+	c.asked = true
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&c.question[0])), uintptr(len(c.question)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			c.question = c.question[n:]
+			return len(c.question) > 0
+		case syscall.EAGAIN:
+			return true
+		case syscall.EINTR:
+		default:
+			c.outError = os.NewSyscallError("sendto", errno)
+			return true
+		}
+	}
+}
+
+// tryTake is one turn of Loop.
+func (c *Conn) tryTake(fd uintptr) bool {
+	for {
+		c.in = c.loop.Room()
+		n, errno := c.receive(fd)
+		if errno != 0 && errno != syscall.EAGAIN {
+			c.inError = os.NewSyscallError("recvfrom", errno)
+		} else if errno == 0 && n == 0 {
+			c.inError = io.EOF
+		}
+		room := len(c.in)
+		c.in = nil
+		if !c.loop.Take(n) || c.inError != nil {
+			return true
+		}
+		if n < room {
+			break
+		}
+	}
+	c.loop.Idle()
+	now, want := Now(), c.bounded
+	if !c.tried {
+		want = Earlier(want, now+Instant(missedEOF))
+	}
+	c.tried = false
+	c.arm(now, want)
+	return false
+}
+
+// receive is one receive into c.in.
+func (c *Conn) receive(fd uintptr) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.in[0])), uintptr(len(c.in)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 // tryWrite is one send.
 func (c *Conn) tryWrite(fd uintptr) bool {
 	if c.blocked {
@@ -72,6 +137,11 @@ func peek(fd uintptr) syscall.Errno {
 			return errno
 		}
 	}
+}
+
+// shutdown does Shutdown's work if it can.
+func (c *Conn) shutdown() bool {
+	return c.raw != nil && c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) == nil
 }
 
 // Alive says whether the connection is open and silent, as an idle connection must be: false when the peer has closed it

@@ -204,6 +204,7 @@ type Conn struct {
 	buf       []byte // nil while no response is being read; buf[r:w] is read and not yet used
 	r, w      int
 	idleSince poll.Instant
+	awaited   bool // Ask has seen the answer begin
 
 	framing   framing
 	remaining int64 // of a Content-Length body
@@ -251,6 +252,21 @@ func (c *Conn) Write(p []byte) error {
 	return err
 }
 
+// Ask sends the last bytes of the request and waits for the answer to begin. The error is a *fault.Fault when the bytes
+// were sent and no answer came.
+func (c *Conn) Ask(p []byte, before poll.Instant) error {
+	c.poll.ReadBefore(before)
+	if c.net != net.Conn(c.poll) {
+		return c.Write(p)
+	}
+	err := c.poll.WriteAwait(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, poll.ErrInterrupted) {
+		return c.readFault(err, true)
+	}
+	c.awaited = err == nil
+	return err
+}
+
 // Leftover takes the bytes that were read beyond the head, for tunnels.
 func (c *Conn) Leftover() []byte {
 	view := c.buf[c.r:c.w]
@@ -266,12 +282,13 @@ func (c *Conn) ReadHead(resp *h1.Response, method []byte, before poll.Instant) *
 	c.poll.ReadBefore(before)
 	first := c.buf == nil
 	if first {
-		if c.net == net.Conn(c.poll) {
+		if c.net == net.Conn(c.poll) && !c.awaited {
 			if err := c.poll.Await(); err != nil { // hold no buffer while the endpoint thinks
 				return c.readFault(err, true)
 			}
 		}
 		c.buf = poll.GetSmall()
+		c.awaited = false
 	}
 	for {
 		if c.w > c.r {
@@ -312,6 +329,9 @@ func (c *Conn) makeRoom() {
 
 // readFault explains a failed read; nothing says that no byte of the response had come.
 func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
+	if errors.Is(err, poll.ErrInterrupted) {
+		return fault.Wrap(fault.Draining, "the gateway is stopping", err)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fault.Wrap(fault.UpstreamTimeout, "the service did not answer in time", fmt.Errorf("read from %s: %w", c.pool.address, err))
 	}
