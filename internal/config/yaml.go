@@ -1,0 +1,449 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/token"
+)
+
+// parseYAML reads one file into a tree. Its problems are those of YAML and of the part of YAML that is refused here:
+// several documents, anchors, aliases, merge keys, tags, directives, explicit keys. The node is nil when the file holds
+// nothing, or when no tree could be made of it.
+//
+// Only the lexer is a library's. Its parser takes memory with the square of a mapping's size (80,000 routes, 7 MiB of
+// text: 25 GB allocated, 20 s) and recurses as deep as the text says; without the refused parts of YAML, making the tree
+// is short work.
+func parseYAML(doc *document, data []byte) (root *Node, problems Problems) {
+	at := func(line, column int, format string, args ...any) {
+		problems = append(problems, Problem{File: doc.name, Line: line, Column: column, Message: fmt.Sprintf(format, args...)})
+	}
+	text, line, column, bad := clean(data)
+	if bad != "" {
+		at(line, column, "%s", bad)
+		return nil, problems
+	}
+	// The lexer has panicked on odd input before; a text that breaks it is its author's problem, not ours.
+	defer func() {
+		if r := recover(); r != nil {
+			root, problems = nil, Problems{{File: doc.name, Line: 1, Column: 1, Message: "is not YAML that can be understood"}}
+		}
+	}()
+	tokens := lexer.Tokenize(text)
+	if problems = refuseTokens(doc, tokens); len(problems) > 0 {
+		return nil, problems
+	}
+	r := reader{doc: doc, tokens: joinColons(tokens)}
+	root = r.document()
+	return root, r.problems
+}
+
+// clean strips a byte order mark and refuses text that is not text.
+func clean(data []byte) (text string, line, column int, bad string) {
+	text = strings.TrimPrefix(string(data), "\ufeff")
+	line, column = 1, 1
+	for i, r := range text {
+		switch {
+		case r == '\n':
+			line, column = line+1, 0
+		case r == utf8.RuneError:
+			if _, size := utf8.DecodeRuneInString(text[i:]); size <= 1 {
+				return "", line, column, "is not UTF-8 text"
+			}
+		case r < ' ' && r != '\t' && r != '\r', r == 0x7f:
+			return "", line, column, fmt.Sprintf("holds the control character %U (write it as an escape in double quotes)", r)
+		}
+		column++
+	}
+	return text, 0, 0, ""
+}
+
+var refusedTokens = map[token.Type]string{
+	token.AnchorType:     "anchors (&name) are not used here (accepted: the value written out, or a named service)",
+	token.AliasType:      "aliases (*name) are not used here (accepted: the value written out; text that starts with * in quotes)",
+	token.MergeKeyType:   "merge keys (<<) are not used here (accepted: the keys written out)",
+	token.TagType:        "tags (!name) are not used here (accepted: the value alone; text that starts with ! in quotes)",
+	token.MappingKeyType: "explicit keys (?) are not used here (accepted: key: value)",
+	token.DirectiveType:  "directives (%) are not used here (accepted: the document alone)",
+}
+
+// refuseTokens finds the parts of YAML that are refused, and what the lexer could not read.
+func refuseTokens(doc *document, tokens token.Tokens) (problems Problems) {
+	for _, t := range tokens {
+		why, refused := refusedTokens[t.Type]
+		if t.Type == token.InvalidType {
+			why, refused = "is not valid YAML: "+t.Error, true
+		}
+		if refused {
+			problems = append(problems, Problem{File: doc.name, Line: t.Position.Line, Column: t.Position.Column, Message: why})
+		}
+		if len(problems) > problemsMax || t.Type == token.InvalidType {
+			break
+		}
+	}
+	return problems
+}
+
+// joinColons repairs what the YAML library's lexer gets wrong inside flow mappings: there it takes every colon for the
+// end of a key, so that {endpoints: [10.0.0.1:9001]} would hold a mapping from 10.0.0.1 to 9001. A colon ends a plain key
+// only when a space, a line end or a flow indicator follows (YAML 1.2.2, 7.3.3).
+func joinColons(tokens token.Tokens) token.Tokens {
+	joined := make(token.Tokens, 0, len(tokens))
+	for i := 0; i < len(tokens); i++ {
+		colon := tokens[i]
+		if colon.Type == token.CommentType {
+			continue
+		}
+		joined = append(joined, colon)
+		if colon.Type != token.MappingValueType || len(joined) < 2 || i+1 == len(tokens) {
+			continue
+		}
+		before, after := joined[len(joined)-2], tokens[i+1]
+		// The original text tells, not the column: that one is off by one when a space ends the line.
+		if !isPlain(after) || after.Position.Line != colon.Position.Line || after.Origin == "" || strings.ContainsAny(after.Origin[:1], " \t\r\n") {
+			continue
+		}
+		switch gap := colon.Position.Column - before.Position.Column - utf8.RuneCountInString(before.Value); {
+		case isPlain(before) && before.Position.Line == colon.Position.Line && gap >= 0:
+			joined = joined[:len(joined)-1]
+			joined[len(joined)-1] = token.New(before.Value+strings.Repeat(" ", gap)+":"+after.Value, before.Origin+":"+after.Origin, before.Position)
+			i++
+		case before.Type == token.SequenceStartType || before.Type == token.CollectEntryType: // [::1]
+			joined[len(joined)-1] = token.New(":"+after.Value, ":"+after.Origin, colon.Position)
+			i++
+		}
+	}
+	return joined
+}
+
+// isPlain tells whether a token is a scalar without quotes.
+func isPlain(t *token.Token) bool {
+	switch t.Type {
+	case token.StringType, token.IntegerType, token.FloatType, token.BoolType, token.NullType, token.InfinityType, token.NanType,
+		token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType:
+		return true
+	}
+	return false
+}
+
+// reader makes the tree. It goes on after problems of single keys, and stops at the first that makes the structure
+// unclear.
+type reader struct {
+	doc      *document
+	tokens   token.Tokens // without comments
+	next     int
+	problems Problems
+	stopped  bool
+}
+
+// peek gives the next token; nil at the end, or once the reader has stopped.
+func (r *reader) peek() *token.Token {
+	if r.stopped || r.next >= len(r.tokens) {
+		return nil
+	}
+	return r.tokens[r.next]
+}
+
+func (r *reader) is(kinds ...token.Type) bool {
+	t := r.peek()
+	for _, k := range kinds {
+		if t != nil && t.Type == k {
+			return true
+		}
+	}
+	return false
+}
+
+// stop reports what makes the structure unclear; t is nil at the end of the text.
+func (r *reader) stop(t *token.Token, format string, args ...any) {
+	if r.stopped {
+		return
+	}
+	line, column := 1, 1
+	if t == nil && len(r.tokens) > 0 {
+		t = r.tokens[len(r.tokens)-1]
+	}
+	if t != nil {
+		line, column = t.Position.Line, t.Position.Column
+	}
+	r.problems = append(r.problems, Problem{File: r.doc.name, Line: line, Column: column, Message: "is not valid YAML: " + fmt.Sprintf(format, args...)})
+	r.stopped = true
+}
+
+// document reads the one document of a file.
+func (r *reader) document() *Node {
+	var root *Node
+	for r.peek() != nil {
+		switch t := r.peek(); {
+		case r.is(token.DocumentHeaderType, token.DocumentEndType):
+			r.next++
+		case root != nil && r.tokens[r.next-1].Type != token.DocumentHeaderType && r.tokens[r.next-1].Type != token.DocumentEndType:
+			r.stop(t, "%s does not belong here (perhaps its indentation is wrong, or a value stands before it)", describe(t))
+		case root != nil:
+			r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.Position.Line, Column: t.Position.Column,
+				Message: "is a second document (accepted: one document in a file; put the other into a file of its own)"})
+			return root
+		default:
+			root = &Node{}
+			r.block(root, 0, 0)
+		}
+	}
+	if r.stopped {
+		return nil
+	}
+	return root
+}
+
+// describe names a token in a message.
+func describe(t *token.Token) string {
+	switch {
+	case t == nil:
+		return "the end of the text"
+	case isScalar(t):
+		return fmt.Sprintf("%q", shorten(t.Value))
+	default:
+		return fmt.Sprintf("%q", shorten(strings.TrimSpace(t.Origin)))
+	}
+}
+
+func isScalar(t *token.Token) bool {
+	return isPlain(t) || t.Type == token.SingleQuoteType || t.Type == token.DoubleQuoteType
+}
+
+// isKey tells whether the next token is a key: a scalar with a colon behind it on the line where it ends.
+func (r *reader) isKey() bool {
+	t := r.peek()
+	if t == nil || !isScalar(t) || r.next+1 >= len(r.tokens) {
+		return false
+	}
+	colon := r.tokens[r.next+1]
+	return colon.Type == token.MappingValueType && colon.Position.Line == t.Position.Line
+}
+
+func (n *Node) place(doc *document, t *token.Token) {
+	n.doc, n.line, n.column = doc, t.Position.Line, t.Position.Column
+}
+
+// empty makes n the value of a key or a dash that has none.
+func (n *Node) empty(doc *document) {
+	n.doc, n.text, n.line, n.column = doc, "null", n.keyLine, n.keyColumn
+}
+
+// block reads the value that the next token begins, outside brackets, into out.
+func (r *reader) block(out *Node, depth, line int) {
+	t := r.peek()
+	out.place(r.doc, t)
+	if depth > depthMax {
+		r.tooDeep(t)
+		return
+	}
+	switch {
+	case t.Type == token.SequenceEntryType:
+		if t.Position.Line == line {
+			r.stop(t, "a list cannot begin on the line of its key (accepted: [a, b], or the dash on a line of its own)")
+			return
+		}
+		r.blockList(out, t.Position.Column, depth)
+	case r.isKey():
+		if t.Position.Line == line {
+			r.stop(r.tokens[r.next+1], "a second colon on the line (accepted: text with a colon and a space in quotes)")
+			return
+		}
+		r.blockMapping(out, t.Position.Column, depth)
+	case t.Type == token.MappingStartType, t.Type == token.SequenceStartType:
+		r.flow(out, depth)
+	case t.Type == token.LiteralType, t.Type == token.FoldedType:
+		r.next++
+		out.class = classQuoted
+		if content := r.peek(); content != nil && content.Type == token.StringType {
+			out.text = content.Value
+			r.next++
+		}
+	case isScalar(t):
+		r.next++
+		out.scalar(t)
+	default:
+		r.stop(t, "%s does not begin a value", describe(t))
+	}
+}
+
+func (r *reader) tooDeep(t *token.Token) {
+	if !r.stopped {
+		r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.Position.Line, Column: t.Position.Column,
+			Message: fmt.Sprintf("is nested too deeply (accepted: up to %d levels)", depthMax)})
+		r.stopped = true
+	}
+}
+
+// blockList reads the entries whose dashes stand in a column.
+func (r *reader) blockList(out *Node, column, depth int) {
+	out.kind = kindList
+	for r.is(token.SequenceEntryType) && r.peek().Position.Column == column {
+		dash := r.peek()
+		r.next++
+		item := &Node{parent: out, at: len(out.items)}
+		out.items = append(out.items, item)
+		if value := r.peek(); value != nil && value.Position.Column > column && value.Type != token.DocumentHeaderType && value.Type != token.DocumentEndType {
+			r.block(item, depth+1, 0)
+		} else {
+			item.place(r.doc, dash)
+			item.text = "null"
+		}
+	}
+	// In its own column the mapping around it may go on.
+	r.ended(column + 1)
+}
+
+// blockMapping reads the keys that stand in a column.
+func (r *reader) blockMapping(out *Node, column, depth int) {
+	out.kind, out.keys = kindMapping, make(map[string]int)
+	for r.isKey() && r.peek().Position.Column == column {
+		key := r.peek()
+		r.next += 2 // the colon as well
+		item := r.key(out, key)
+		value := r.peek()
+		switch {
+		case value == nil || value.Type == token.DocumentHeaderType || value.Type == token.DocumentEndType:
+			item.empty(r.doc)
+		case value.Position.Line == key.Position.Line, value.Position.Column > column,
+			value.Type == token.SequenceEntryType && value.Position.Column == column:
+			r.block(item, depth+1, key.Position.Line)
+		default:
+			item.empty(r.doc)
+		}
+	}
+	r.ended(column)
+}
+
+// ended checks that what follows a list or a mapping stands left of a column, where something around it goes on.
+func (r *reader) ended(column int) {
+	if t := r.peek(); t != nil && t.Position.Column >= column && t.Type != token.DocumentHeaderType && t.Type != token.DocumentEndType {
+		r.stop(t, "%s does not belong here (accepted: key: value, with the indentation of its neighbours)", describe(t))
+	}
+}
+
+// key makes the node for a key of a mapping. One that is there already, or too long, is reported, and its value is read
+// into a node that leads nowhere.
+func (r *reader) key(out *Node, t *token.Token) *Node {
+	item := &Node{parent: out, name: t.Value, keyLine: t.Position.Line, keyColumn: t.Position.Column, doc: r.doc}
+	switch first := out.get(item.name); {
+	case len(item.name) > keyBytesMax:
+		r.problems = append(r.problems, Problem{File: r.doc.name, Line: item.keyLine, Column: item.keyColumn,
+			Message: fmt.Sprintf("a key of %d bytes (accepted: up to %d)", len(item.name), keyBytesMax)})
+		item.name = item.name[:0]
+	case first != nil:
+		r.problems = append(r.problems, item.Problem("duplicate key (first at %s)", first.keyPosition()))
+	default:
+		out.put(item)
+	}
+	return item
+}
+
+// flow reads what stands in brackets.
+func (r *reader) flow(out *Node, depth int) {
+	opening := r.peek()
+	out.place(r.doc, opening)
+	if depth > depthMax {
+		r.tooDeep(opening)
+		return
+	}
+	switch {
+	case opening.Type == token.MappingStartType:
+		r.next++
+		out.kind, out.keys = kindMapping, make(map[string]int)
+		for !r.is(token.MappingEndType) {
+			if t := r.peek(); t == nil || !isScalar(t) {
+				r.unexpected(opening, t, "key: value, or }")
+				return
+			}
+			r.flowKey(out, depth)
+			if !r.separated(opening, token.MappingEndType, "a comma or }") {
+				return
+			}
+		}
+		r.next++
+	case opening.Type == token.SequenceStartType:
+		r.next++
+		out.kind = kindList
+		for !r.is(token.SequenceEndType) {
+			t := r.peek()
+			if t == nil || !isScalar(t) && t.Type != token.MappingStartType && t.Type != token.SequenceStartType {
+				r.unexpected(opening, t, "a value, or ]")
+				return
+			}
+			item := &Node{parent: out, at: len(out.items)}
+			out.items = append(out.items, item)
+			if isScalar(t) && r.next+1 < len(r.tokens) && r.tokens[r.next+1].Type == token.MappingValueType { // [a: b] is [{a: b}]
+				item.place(r.doc, t)
+				item.kind, item.keys = kindMapping, make(map[string]int)
+				r.flowKey(item, depth+1)
+			} else {
+				r.flow(item, depth+1)
+			}
+			if !r.separated(opening, token.SequenceEndType, "a comma or ]") {
+				return
+			}
+		}
+		r.next++
+	default:
+		r.next++
+		out.scalar(opening)
+	}
+}
+
+// flowKey reads key: value, or a key alone, inside brackets.
+func (r *reader) flowKey(out *Node, depth int) {
+	item := r.key(out, r.peek())
+	r.next++
+	if r.is(token.MappingValueType) {
+		r.next++
+		if t := r.peek(); t != nil && (isScalar(t) || t.Type == token.MappingStartType || t.Type == token.SequenceStartType) {
+			r.flow(item, depth+1)
+			return
+		}
+	}
+	item.empty(r.doc)
+}
+
+// separated takes the comma after an element inside brackets; false when neither that nor the end is there.
+func (r *reader) separated(opening *token.Token, end token.Type, accepted string) bool {
+	switch {
+	case r.is(token.CollectEntryType):
+		r.next++
+	case !r.is(end):
+		r.unexpected(opening, r.peek(), accepted)
+		return false
+	}
+	return true
+}
+
+// unexpected reports what stands inside brackets instead of what is accepted there.
+func (r *reader) unexpected(opening, t *token.Token, accepted string) {
+	if t == nil {
+		r.stop(opening, "%s is never closed", describe(opening))
+		return
+	}
+	r.stop(t, "%s does not belong here (accepted: %s)", describe(t), accepted)
+}
+
+// scalar fills n from a token.
+func (n *Node) scalar(t *token.Token) {
+	n.text = t.Value
+	switch t.Type {
+	case token.SingleQuoteType, token.DoubleQuoteType:
+		n.class = classQuoted
+	case token.NullType:
+		n.class, n.text = classNull, "null"
+	case token.BoolType:
+		n.class = classBool
+	case token.StringType:
+		n.class = classText
+	default:
+		n.class = classNumber
+		if integer.MatchString(n.text) {
+			n.class = classInteger
+		}
+	}
+}
