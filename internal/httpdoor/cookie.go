@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
 // cookie finds a cookie's value (RFC 6265, 4.2.1).
@@ -38,12 +39,12 @@ type dated struct {
 
 var lastDate atomic.Pointer[dated]
 
-// date gives the present Date, made anew once a second.
-func date() []byte {
-	now := time.Now()
+// date gives the Date of a moment, made anew once a second.
+func date(at poll.Instant) []byte {
+	second := int64(at) / int64(time.Second)
 	d := lastDate.Load()
-	if d == nil || d.second != now.Unix() {
-		d = &dated{second: now.Unix(), text: h1.AppendDate(nil, now)}
+	if d == nil || d.second != second {
+		d = &dated{second: second, text: h1.AppendDate(nil, at.Time())}
 		lastDate.Store(d)
 	}
 	return d.text

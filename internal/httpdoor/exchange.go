@@ -31,6 +31,7 @@ type exchange struct {
 	out      []byte // bytes for the client, or the head for the endpoint, that wait to leave in one write
 	request  h1.Request
 	response h1.Response
+	match    route.Request // here, because the matcher would move it to the heap
 	captures route.Captures
 	normal   []byte // memory for path
 	target   []byte // memory for the target as forwarded
@@ -51,6 +52,7 @@ type state struct {
 	requestID []byte
 	allow     string // for 405
 	began     poll.Instant
+	now       poll.Instant // the last reading of the clock
 	deadline  poll.Instant // of the whole request; 0 is never
 	endpoint  *upstream.Endpoint
 	upstream  time.Duration // waiting for endpoints, all attempts
@@ -99,7 +101,7 @@ func (x *exchange) release() {
 // begin prepares for the request whose head was just parsed.
 func (x *exchange) begin(s *site, now poll.Instant) {
 	x.clear()
-	x.site, x.began = s, now
+	x.site, x.began, x.now = s, now, now
 	x.keep = !x.request.Close
 	x.upstream = -1
 	x.client = x.conn.peer
@@ -117,7 +119,7 @@ func (x *exchange) clear() {
 	e := &x.state
 	e.site, e.route, e.share, e.path = nil, nil, nil, nil
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
-	e.began, e.deadline, e.endpoint = 0, 0, nil
+	e.began, e.now, e.deadline, e.endpoint = 0, 0, 0, nil
 	e.upstream, e.asked, e.headSent, e.keep, e.refused = 0, false, false, false, false
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
@@ -238,11 +240,20 @@ func (x *exchange) hop() forward.Hop {
 	return forward.Hop{Add: x.site.add, Peer: x.conn.peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID}
 }
 
-// total is the time since the head was there.
-func (x *exchange) total() time.Duration { return poll.Now().Sub(x.began) }
+// tick reads the clock. That costs as much as matching the route, so a plain request does it three times: when its head is
+// there, when its answer is there, and at its end.
+func (x *exchange) tick() poll.Instant {
+	x.now = poll.Now()
+	return x.now
+}
+
+// total is the time since the head was there, as of the last tick.
+func (x *exchange) total() time.Duration { return x.now.Sub(x.began) }
 
 // record writes the access record and counts the request.
 func (x *exchange) record() {
+	x.tick()
+	x.conn.last = x.now
 	total := x.total()
 	faultID, routeName, service, endpoint := "", "", "", ""
 	if x.fault != nil {

@@ -214,6 +214,7 @@ type conn struct {
 
 	x         *exchange                          // under Loop: the request in hand
 	over      bool                               // under Loop: this was the last request
+	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
 	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
 	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for cut
 }
@@ -325,12 +326,17 @@ func (c *conn) Take(n int) bool {
 }
 
 // Idle prepares the wait.
-func (c *conn) Idle() {
+func (c *conn) Idle() (now poll.Instant) {
+	now, c.last = c.last, 0
+	if now == 0 {
+		now = poll.Now()
+	}
 	if c.state.CompareAndSwap(stateActive, stateIdle) {
-		c.poll.ReadBefore(poll.Now().Add(c.site.timeoutIdle))
+		c.poll.ReadBefore(now.Add(c.site.timeoutIdle))
 	} else if c.draining() {
 		c.poll.Interrupt()
 	}
+	return now
 }
 
 // handshake makes the TLS side. The configuration is that of the present generation, so changed certificates need no

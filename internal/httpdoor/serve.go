@@ -70,8 +70,8 @@ func (x *exchange) dispatch() *fault.Fault {
 		x.normal = path
 	}
 	x.path = path
-	match := route.Request{Method: r.Method, Host: r.Host, Path: path, Query: r.Query, Header: r}
-	verdict := s.routes.Match(&match, &x.captures)
+	x.match = route.Request{Method: r.Method, Host: r.Host, Path: path, Query: r.Query, Header: r}
+	verdict := s.routes.Match(&x.match, &x.captures)
 	switch {
 	case verdict.NotAllowed:
 		x.allow = verdict.Allow
@@ -174,13 +174,15 @@ func idempotent(method []byte) bool {
 
 // attempt asks one endpoint and relays its answer.
 func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
-	began := poll.Now()
-	if !x.asked {
+	began := x.now
+	if x.asked {
+		began = x.tick()
+	} else {
 		x.asked, x.upstream = true, 0
 	}
 	var firstByte time.Duration
 	f, up := x.ask(lease, &firstByte, began)
-	x.upstream += poll.Now().Sub(began)
+	x.upstream += x.now.Sub(began)
 	outcome := upstream.Outcome{Latency: firstByte}
 	if f == nil {
 		outcome.Failed = x.response.Status >= 502 && x.response.Status <= 504
@@ -208,15 +210,18 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 		if up == nil {
 			var f *fault.Fault
 			if up, f = pool.Dial(x.deadline); f != nil {
+				x.tick()
 				return f, nil
 			}
+			x.tick()
 		}
 		up.Poll().WritePatience(x.share.target.TimeoutIdle)
 		x.conn.endpoint.Store(up.Poll())
 		f := x.exchangeHeads(up)
 		x.conn.endpoint.Store(nil)
+		x.tick()
 		if f == nil {
-			*firstByte = max(1, poll.Now().Sub(began))
+			*firstByte = max(1, x.now.Sub(began))
 			return nil, up
 		}
 		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint.
@@ -247,16 +252,16 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	if len(x.out)+len(whole) <= cap(x.out) {
 		x.out, whole = append(x.out, whole...), nil
 	}
-	before := poll.Earlier(poll.Now().Add(x.share.target.TimeoutFirst), x.deadline)
+	before := poll.Earlier(x.now.Add(x.share.target.TimeoutFirst), x.deadline)
 	var err error
 	switch {
 	case !x.body.complete:
 		err = up.Write(x.out)
 	case len(whole) == 0:
-		err = up.Ask(x.out, before)
+		err = up.Ask(x.out, x.now, before)
 	default:
 		if err = up.Write(x.out); err == nil {
-			err = up.Ask(whole, before)
+			err = up.Ask(whole, x.now, before)
 		}
 	}
 	x.out = x.out[:0]
@@ -319,7 +324,7 @@ func (x *exchange) relayInterim() *fault.Fault {
 func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	resp, c := &x.response, x.conn
 	up.StartBody(resp)
-	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date()}
+	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
 	x.answered()
 	chunked := false
 	switch {
@@ -347,7 +352,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 				return x.abandon(up, f)
 			}
 		}
-		piece, f := up.Body(poll.Earlier(poll.Now().Add(x.share.target.TimeoutIdle), x.deadline))
+		piece, f := up.Body(x.share.target.TimeoutIdle, x.deadline)
 		if f != nil {
 			_ = x.flush()
 			x.headSent = true
@@ -368,7 +373,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	}
 	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
 	if sent && x.body.complete && !resp.Close && up.Clean() {
-		up.Put(poll.Now())
+		up.Put(x.now)
 	} else {
 		up.Close()
 	}
@@ -448,7 +453,7 @@ func (x *exchange) answer(status int, fields, body []byte) {
 	out := h1.AppendStatusLine(x.out[:0], status)
 	out = append(out, fields...)
 	out = append(out, "Date: "...)
-	out = append(out, date()...)
+	out = append(out, date(x.now)...)
 	out = append(out, '\r', '\n')
 	if status != 204 && status != 304 {
 		out = append(out, "Content-Length: "...)

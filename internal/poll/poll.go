@@ -63,6 +63,7 @@ type Conn struct {
 
 	// Reading. Owned by the reading goroutine.
 	bounded   Instant // what ReadBefore set: reads fail after it
+	armedNow  bool    // the timer is set for bounded
 	armed     Instant // when the runtime's timer will fire; may be earlier than bounded, never much later
 	in        []byte
 	inCount   int
@@ -106,7 +107,13 @@ func New(c net.Conn) *Conn {
 // ReadBefore bounds all following reads: they fail with os.ErrDeadlineExceeded after t. Zero means never. It sets no
 // timer: a timer that is armed for an earlier moment is left alone and set right when it fires, so a busy connection sets
 // one about once in its idle timeout and not once a request.
-func (c *Conn) ReadBefore(t Instant) { c.bounded = t }
+func (c *Conn) ReadBefore(t Instant) { c.bounded, c.armedNow = t, false }
+
+// ReadBeforeSince is ReadBefore for a caller that has just read the clock: it saves another reading.
+func (c *Conn) ReadBeforeSince(now, t Instant) {
+	c.bounded, c.armedNow = t, true
+	c.arm(now, t)
+}
 
 // SetReadDeadline bounds reads as net.Conn's does.
 func (c *Conn) SetReadDeadline(t time.Time) error {
@@ -218,8 +225,8 @@ type Handler interface {
 	// Take is told that n bytes were read into Room, or none: then nothing had come after all, and the memory can be let go.
 	// It says whether Loop is to go on.
 	Take(n int) (goOn bool)
-	// Idle is told that Loop is going to wait.
-	Idle()
+	// Idle is told that Loop is going to wait, and gives a recent reading of the clock.
+	Idle() (now Instant)
 }
 
 // Loop reads and hands over what comes, until the handler says to stop, the connection ends (io.EOF) or fails. Beside a
@@ -266,9 +273,10 @@ func (c *Conn) CanLoop() bool { return c.raw != nil }
 // wait runs once under the poller until it says true, a bound passes, or Interrupt comes. once must try before it says
 // false the first time: the poller forgets earlier wake-ups when a wait begins.
 func (c *Conn) wait(once func(uintptr) bool) error {
-	if c.bounded != 0 || c.armed != 0 {
+	if !c.armedNow && (c.bounded != 0 || c.armed != 0) {
 		c.arm(Now(), c.bounded)
 	}
+	c.armedNow = false
 	if c.interrupted() {
 		return ErrInterrupted
 	}

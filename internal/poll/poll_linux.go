@@ -79,8 +79,8 @@ func (c *Conn) tryTake(fd uintptr) bool {
 			break
 		}
 	}
-	c.loop.Idle()
-	now, want := Now(), c.bounded
+	now := c.loop.Idle()
+	want := c.bounded
 	if !c.tried {
 		want = Earlier(want, now+Instant(missedEOF))
 	}

@@ -254,8 +254,8 @@ func (c *Conn) Write(p []byte) error {
 
 // Ask sends the last bytes of the request and waits for the answer to begin. The error is a *fault.Fault when the bytes
 // were sent and no answer came.
-func (c *Conn) Ask(p []byte, before poll.Instant) error {
-	c.poll.ReadBefore(before)
+func (c *Conn) Ask(p []byte, now, before poll.Instant) error {
+	c.poll.ReadBeforeSince(now, before)
 	if c.net != net.Conn(c.poll) {
 		return c.Write(p)
 	}
@@ -380,12 +380,13 @@ func (c *Conn) Clean() bool { return c.framing == bodyDone && c.r == c.w }
 // Trailers are those of a chunked body that is Done.
 func (c *Conn) Trailers() []h1.Field { return c.chunks.Trailers() }
 
-// Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done.
-func (c *Conn) Body(before poll.Instant) ([]byte, *fault.Fault) {
+// Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done. A
+// silence longer than idle, and the moment deadline, end it with a fault.
+func (c *Conn) Body(idle time.Duration, deadline poll.Instant) ([]byte, *fault.Fault) {
 	for c.framing != bodyDone {
 		if c.r == c.w {
 			c.r, c.w = 0, 0
-			c.poll.ReadBefore(before)
+			c.readBefore(idle, deadline)
 			n, err := c.net.Read(c.buf)
 			if n == 0 && err != nil {
 				if err == io.EOF && c.framing == bodyUntilClose {
@@ -424,7 +425,7 @@ func (c *Conn) Body(before poll.Instant) ([]byte, *fault.Fault) {
 			}
 			if n == 0 && !done { // an unfinished line: it must grow
 				c.makeRoom()
-				if err := c.more(before); err != nil {
+				if err := c.more(idle, deadline); err != nil {
 					return nil, err
 				}
 			}
@@ -433,9 +434,14 @@ func (c *Conn) Body(before poll.Instant) ([]byte, *fault.Fault) {
 	return nil, nil
 }
 
+func (c *Conn) readBefore(idle time.Duration, deadline poll.Instant) {
+	now := poll.Now()
+	c.poll.ReadBeforeSince(now, poll.Earlier(now.Add(idle), deadline))
+}
+
 // more reads behind what is buffered.
-func (c *Conn) more(before poll.Instant) *fault.Fault {
-	c.poll.ReadBefore(before)
+func (c *Conn) more(idle time.Duration, deadline poll.Instant) *fault.Fault {
+	c.readBefore(idle, deadline)
 	n, err := c.net.Read(c.buf[c.w:])
 	c.w += n
 	if n == 0 && err != nil {
