@@ -29,6 +29,9 @@ func (c *Config) check() Problems {
 	for _, name := range sorted(c.Routes) {
 		k.route(join("routes", name), c.Routes[name])
 	}
+	for _, name := range sorted(c.Policies) {
+		k.policies(join("policies", name), c.Policies[name], true)
+	}
 	for _, name := range sorted(c.Databases) {
 		k.database(join("databases", name), c.Databases[name])
 	}
@@ -99,6 +102,8 @@ func (k *checker) listener(path string, l *Listener) {
 	k.belongs(path, l.Protocol, ProtocolTCP, "service", l.Service.Name != "")
 	k.belongs(path, l.Protocol, ProtocolHTTP, "routes", l.Routes != nil)
 	k.belongs(path, l.Protocol, ProtocolHTTP, "headers", l.Forward != shapeOf(reflect.TypeFor[ForwardHeaders]()).initial.Interface().(ForwardHeaders))
+	k.belongs(path, l.Protocol, ProtocolHTTP, "policies", l.Policies != nil)
+	k.policies(join(path, "policies"), l.Policies, false)
 	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", k.written(join(path, "default_database")))
 	switch l.Protocol {
 	case ProtocolTCP:
@@ -278,6 +283,7 @@ func (k *checker) route(path string, r *Route) {
 	}
 	k.serviceName(join(path, "service"), r.Service)
 	k.split(join(path, "split"), r.Split)
+	k.policies(join(path, "policies"), r.Policies, false)
 	if r.Rewrite != nil && r.Rewrite.Path != "" && r.Rewrite.StripPrefix != "" {
 		k.problem(join(path, "rewrite"), "has path and strip_prefix (accepted: one of them)")
 	}

@@ -24,7 +24,7 @@ services:
 routes:
   users: {match: /users/*, service: user}
 `)})
-	want := `menshen.yaml:2:27: listeners.web.protocl: unknown key (accepted: address, protocol, tls, service, routes, default_database, timeouts, limits, headers, drain_timeout; nearest: protocol)
+	want := `menshen.yaml:2:27: listeners.web.protocl: unknown key (accepted: address, protocol, tls, service, routes, policies, default_database, timeouts, limits, headers, drain_timeout; nearest: protocol)
 menshen.yaml:4:55: services.users.retry.budget: 200% is more than 100% (accepted: a share from 0% to 100%)
 menshen.yaml:6:37: routes.users.service: no service is named "user" (accepted: users; nearest: users)`
 	if err == nil || err.Error() != want {
@@ -410,6 +410,49 @@ func TestNodeDecode(t *testing.T) {
 	f("{rate: 0, evry: 2s}", limit{}, "f:1:11: p.rate: 0 is out of range (accepted: a whole number, at least 1)\nf:1:14: p.evry: unknown key (accepted: rate, every, kind, set; nearest: every)")
 }
 
+func TestRate(t *testing.T) {
+	t.Parallel()
+	type limit struct {
+		Rate Rate `yaml:"rate"`
+	}
+	f := func(text, want string) {
+		t.Helper()
+		c, err := Parse(File{Name: "f", Data: []byte("policies: {a: [{k: {rate: " + text + "}}]}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var l limit
+		got := ""
+		if problems := c.Policies["a"][0].Settings.Decode(&l); len(problems) > 0 {
+			got = problems[0].Message
+		} else {
+			got = fmt.Sprint(l.Rate.Count, " in ", l.Rate.Per, ", ", l.Rate)
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+	f("10/s", "10 in 1s, 10/s")
+	f("600/m", "600 in 1m0s, 600/m")
+	f("5/h", "5 in 1h0m0s, 5/h")
+	f("5/d", "5 in 24h0m0s, 5/d")
+	f("5/10s", "5 in 10s, 5/10s")
+	f("5/1s", "5 in 1s, 5/s")
+	f("5/90m", "5 in 1h30m0s, 5/90m")
+	f("5/100ms", "5 in 100ms, 5/100ms")
+	f("5/2000ms", "5 in 2s, 5/2s")
+	f("1000000/h", "1000000 in 1h0m0s, 1000000/h")
+	f("0/s", "0/s is out of range")
+	f("1000001/s", "1000001/s is out of range")
+	f("99999999999999999999/s", "99999999999999999999/s is out of range")
+	f("1/800h", "1/800h is over too long a time")
+	f("1/99999999999999999999h", "1/99999999999999999999h is over too long a time")
+	f("10", "is the number 10 (accepted: a rate such as 10/s")
+	for _, text := range []string{"10/", "/s", "10/0s", "1.5/s", "-1/s", "10/y", "10 /s", "10/s/s", "10/1h30m", "10/2d"} {
+		f(text, `"`+text+`" is not understood`)
+	}
+}
+
 func TestEveryFieldIsDocumented(t *testing.T) {
 	t.Parallel()
 	seen := map[reflect.Type]bool{}
@@ -423,7 +466,7 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 		default:
 			return
 		}
-		if seen[ty] || scalars[ty] != nil || ty == reflect.TypeFor[ServiceRef]() {
+		if seen[ty] || scalars[ty] != nil || ty == reflect.TypeFor[ServiceRef]() || ty == reflect.TypeFor[Policy]() {
 			return
 		}
 		seen[ty] = true

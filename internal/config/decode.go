@@ -48,8 +48,12 @@ func (d *decoder) value(n *Node, v reflect.Value, f *field) {
 		d.scalar(n, v, s, f)
 		return
 	}
-	if v.Type() == reflect.TypeFor[ServiceRef]() {
+	switch v.Type() {
+	case reflect.TypeFor[ServiceRef]():
 		d.serviceRef(n, v)
+		return
+	case reflect.TypeFor[Policy]():
+		d.policy(n, v)
 		return
 	}
 	switch v.Kind() {
@@ -382,6 +386,9 @@ func want(t reflect.Type, f *field) string {
 	}
 	if t == reflect.TypeFor[ServiceRef]() {
 		return "the name of a service, or a mapping with " + strings.Join(shapeOf(reflect.TypeFor[Service]()).names(), ", ")
+	}
+	if t == reflect.TypeFor[Policy]() {
+		return policyWanted
 	}
 	switch t.Kind() {
 	case reflect.Struct:

@@ -88,6 +88,9 @@ func (e *exporter) value(v reflect.Value, f *field, n *Node) *tree {
 		t.absent = ref.Name == ""
 		return t
 	}
+	if v.Type() == reflect.TypeFor[Policy]() {
+		return e.policy(v.Interface().(Policy), n)
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,7 +14,33 @@ import (
 func values(c *Config) Config {
 	v := *c
 	v.source = nil
+	v.Policies = maps.Clone(c.Policies)
+	for name, list := range c.Policies {
+		v.Policies[name] = placeless(list)
+	}
+	v.Listeners, v.Routes = maps.Clone(c.Listeners), maps.Clone(c.Routes)
+	for name, l := range c.Listeners {
+		copied := *l
+		copied.Policies = placeless(l.Policies)
+		v.Listeners[name] = &copied
+	}
+	for name, r := range c.Routes {
+		copied := *r
+		copied.Policies = placeless(r.Policies)
+		v.Routes[name] = &copied
+	}
 	return v
+}
+
+// placeless gives policies whose settings are one text without a place in a file.
+func placeless(list []Policy) []Policy {
+	list = slices.Clone(list)
+	for i, p := range list {
+		if p.Settings != nil {
+			list[i].Settings = &Node{text: p.Settings.String(), class: classQuoted}
+		}
+	}
+	return list
 }
 
 // roundTrip checks what Export promises of c, which was parsed from a file of the given name.

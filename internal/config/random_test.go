@@ -49,6 +49,11 @@ func (g generator) value(t reflect.Type, f *field) *tree {
 		}
 		return g.value(reflect.TypeFor[Service](), nil)
 	}
+	if t == reflect.TypeFor[Policy]() {
+		out := &tree{kind: kindMapping}
+		out.add(pick(g.r, []string{"cors", "a-kind"}), pick(g.r, []*tree{plain("1"), text("10/s"), text("a: #b"), {kind: kindMapping}, {kind: kindList}}))
+		return pick(g.r, []*tree{text("a"), out, out})
+	}
 	switch t.Kind() {
 	case reflect.Pointer:
 		if t == reflect.TypeFor[*ClientTLS]() && g.r.IntN(2) == 0 {

@@ -26,6 +26,7 @@ var (
 	sizePattern     = regexp.MustCompile(`^[0-9]+([.][0-9]+)?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
 	percentPattern  = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%$`)
 	weightPattern   = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%?$`)
+	ratePattern     = regexp.MustCompile(`^[0-9]+/(([1-9][0-9]*)?(ms|s|m|h)|d)$`)
 	prefixPattern   = regexp.MustCompile(`^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$`)
 )
 
@@ -35,6 +36,7 @@ var scalars = map[reflect.Type]*scalar{
 	reflect.TypeFor[Size]():         {want: "a size such as 512, 64KiB or 2MB", pattern: sizePattern, number: true, parse: parseSize, format: formatSize},
 	reflect.TypeFor[Percent]():      {want: "a share from 0% to 100%", pattern: percentPattern, parse: parsePercent, format: formatPercent},
 	reflect.TypeFor[Weight]():       {want: "a share such as 90%, or a number of parts", pattern: weightPattern, number: true, parse: parseWeight, format: formatWeight},
+	reflect.TypeFor[Rate]():         {want: "a rate such as 10/s, 600/m, 1000/h, 5000/d or 5/10s", pattern: ratePattern, parse: parseRate, format: formatRate},
 	reflect.TypeFor[netip.Prefix](): {want: "an address or a network such as 10.0.0.0/8", pattern: prefixPattern, parse: parsePrefix, format: formatPrefix},
 }
 
@@ -46,6 +48,9 @@ func (s Size) String() string { return formatSize(s) }
 
 // String gives the percentage as it is written: 50%.
 func (p Percent) String() string { return formatPercent(p) }
+
+// String gives the rate as it is written: 10/s or 5/10s.
+func (r Rate) String() string { return formatRate(r) }
 
 // Share gives the percentage as a part of one: 0.5 for 50%.
 func (p Percent) Share() float64 { return float64(p) / 100 }
@@ -181,3 +186,52 @@ func parsePrefix(text string) (any, error) {
 }
 
 func formatPrefix(v any) string { return v.(netip.Prefix).String() }
+
+// Bounds of a rate: what a counter of a policy can hold, and a time that a process may well live.
+const (
+	rateCountMax = 1_000_000
+	ratePerMax   = 31 * 24 * time.Hour
+)
+
+func parseRate(text string) (any, error) {
+	count, per, _ := strings.Cut(text, "/")
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 1 || n > rateCountMax {
+		return nil, fmt.Errorf("%s is out of range (from 1 to %d in a time)", text, rateCountMax)
+	}
+	if per == "d" {
+		return Rate{n, 24 * time.Hour}, nil
+	}
+	if per[0] > '9' {
+		per = "1" + per
+	}
+	d, err := time.ParseDuration(per)
+	if err != nil || d > ratePerMax {
+		return nil, fmt.Errorf("%s is over too long a time (at most 31 days)", text)
+	}
+	return Rate{n, d}, nil
+}
+
+func formatRate(v any) string {
+	r := v.(Rate)
+	switch r.Per {
+	case time.Millisecond, time.Second, time.Minute, time.Hour:
+		return strconv.Itoa(r.Count) + "/" + strings.TrimLeft(formatDuration(Duration(r.Per)), "1")
+	case 24 * time.Hour:
+		return strconv.Itoa(r.Count) + "/d"
+	}
+	return rateText(r)
+}
+
+// rateText writes the time in the largest unit that it is a whole number of.
+func rateText(r Rate) string {
+	for _, u := range []struct {
+		name string
+		unit time.Duration
+	}{{"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
+		if r.Per%u.unit == 0 {
+			return fmt.Sprintf("%d/%d%s", r.Count, r.Per/u.unit, u.name)
+		}
+	}
+	return fmt.Sprintf("%d/%dms", r.Count, r.Per.Milliseconds())
+}

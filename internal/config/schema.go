@@ -12,9 +12,9 @@ import (
 // Schema gives the JSON Schema (draft 2020-12) of a configuration file, from the same tags that the decoder reads, so
 // that editors complete and check. It accepts what the decoder accepts, short forms and references included; names that
 // refer to each other are beyond it. A file of a folder may lack what another file has, so nothing is required at the
-// top.
-func Schema() []byte {
-	b := schemaBuilder{definitions: map[string]any{
+// top. Policies are described as far as their kinds are given; without any, every kind is accepted.
+func Schema(kinds ...PolicyKind) []byte {
+	b := schemaBuilder{kinds: kinds, definitions: map[string]any{
 		"reference": object{"type": "string", "pattern": `\$\{`, "description": "Text with ${env:NAME} or ${file:path} in it."},
 	}}
 	root := b.structure(configType)
@@ -30,7 +30,10 @@ func Schema() []byte {
 
 type object = map[string]any
 
-type schemaBuilder struct{ definitions map[string]any }
+type schemaBuilder struct {
+	definitions map[string]any
+	kinds       []PolicyKind
+}
 
 // field gives the schema of the value under a key.
 func (b *schemaBuilder) field(f *field) object {
@@ -87,6 +90,9 @@ func (b *schemaBuilder) value(t reflect.Type, f *field) object {
 	if t == reflect.TypeFor[ServiceRef]() {
 		return anyOf(object{"type": "string", "minLength": 1, "description": "The name of a service."}, b.definition(reflect.TypeFor[Service]()))
 	}
+	if t == reflect.TypeFor[Policy]() {
+		return b.policy()
+	}
 	switch t.Kind() {
 	case reflect.Struct:
 		return b.definition(t)
@@ -102,6 +108,9 @@ func (b *schemaBuilder) value(t reflect.Type, f *field) object {
 		inner := *f
 		inner.required = false
 		item := b.value(t.Elem(), &inner)
+		if t.Elem() == reflect.TypeFor[Policy]() {
+			return anyOf(object{"type": "array", "items": item}, object{"type": "string", "minLength": 1})
+		}
 		if isStruct(t.Elem()) && scalars[t.Elem()] == nil {
 			short := shapeOf(t.Elem()).short
 			if short == nil {
@@ -232,9 +241,9 @@ func rules(t reflect.Type) object {
 			}
 			return s
 		}
-		tcp := other(ProtocolTCP, "routes", "default_database")
+		tcp := other(ProtocolTCP, "routes", "policies", "default_database")
 		tcp["then"].(object)["required"] = []string{"service"}
-		return object{"allOf": []any{other(ProtocolHTTP, "service", "default_database"), tcp, other(ProtocolMySQL, "service", "routes")}}
+		return object{"allOf": []any{other(ProtocolHTTP, "service", "default_database"), tcp, other(ProtocolMySQL, "service", "routes", "policies")}}
 	case reflect.TypeFor[ListenerTLS]():
 		return object{"dependentRequired": pair, "anyOf": []any{has("cert"), has("certificates")}}
 	case reflect.TypeFor[Database]():

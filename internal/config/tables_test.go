@@ -70,7 +70,7 @@ func (m *manualWriter) table(path string, t reflect.Type, top bool) {
 			}
 			below = below.Elem()
 		}
-		if below.Kind() == reflect.Struct && scalars[below] == nil && below != reflect.TypeFor[ServiceRef]() {
+		if below.Kind() == reflect.Struct && scalars[below] == nil && below != reflect.TypeFor[ServiceRef]() && below != reflect.TypeFor[Policy]() {
 			inside = append(inside, inner{at, below})
 		}
 	}
@@ -107,6 +107,10 @@ func typeName(t reflect.Type, f *field) string {
 		return "secret"
 	case t == reflect.TypeFor[ServiceRef]():
 		return "name of a service, or a service"
+	case t == reflect.TypeFor[Policy]():
+		return "policy (see [policies.md](policies.md))"
+	case t == reflect.TypeFor[Rate]():
+		return "rate"
 	case scalars[t] != nil:
 		return scalars[t].want
 	}

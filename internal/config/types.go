@@ -16,6 +16,7 @@ type Config struct {
 	Routes         map[string]*Route    `yaml:"routes" doc:"HTTP routes by name. The most specific match wins, whatever the order."`
 	Databases      map[string]*Database `yaml:"databases" doc:"Logical databases seen by SQL clients, by name."`
 	Consumers      map[string]*Consumer `yaml:"consumers" doc:"Identities, the same for both doors, by name."`
+	Policies       map[string][]Policy  `yaml:"policies" doc:"Lists of policies by name, for use in the policies of listeners and routes."`
 	Admin          *Admin               `yaml:"admin" doc:"Status, metrics, readiness and config API. Off when absent."`
 	Log            Log                  `yaml:"log" doc:"Menshen's own log, on standard error."`
 	AccessLog      AccessLog            `yaml:"access_log" doc:"One record for each request or statement."`
@@ -41,6 +42,7 @@ type Listener struct {
 	TLS             *ListenerTLS     `yaml:"tls" doc:"Certificates; absent means plain text. For mysql: TLS is offered in the handshake."`
 	Service         ServiceRef       `yaml:"service" doc:"tcp only: the service that connections are relayed to, by name or in place."`
 	Routes          []string         `yaml:"routes" doc:"http only: the names of the routes served here; absent means all."`
+	Policies        []Policy         `yaml:"policies" doc:"http only: policies for every request here, beside those of the route."`
 	DefaultDatabase string           `yaml:"default_database" doc:"mysql only: the database of a client that names none."`
 	Timeouts        ListenerTimeouts `yaml:"timeouts" doc:"How long a client may take for each step."`
 	Limits          ListenerLimits   `yaml:"limits" doc:"What one client, and all of them, may use."`
@@ -194,6 +196,7 @@ type Route struct {
 	Rewrite  *Rewrite          `yaml:"rewrite" doc:"What changes on the way to the endpoint."`
 	Timeout  Duration          `yaml:"timeout" default:"0" doc:"The whole request, from its head to the end of the response; 0 means no bound beyond the service's."`
 	Retry    *Retry            `yaml:"retry" doc:"Overrides the service's retry."`
+	Policies []Policy          `yaml:"policies" doc:"Policies for requests of this route: names of lists, or {kind: settings}. The order of stages decides, not that of the list."`
 }
 
 // Match is a condition on a request. The short form "[METHOD ][host]/path" is one path, at most one host and at most one
@@ -260,8 +263,9 @@ type Shard struct {
 
 // Consumer is an identity, the same for both doors.
 type Consumer struct {
-	Groups []string       `yaml:"groups" form:"name" doc:"Names of groups that the consumer belongs to."`
-	MySQL  *ConsumerMySQL `yaml:"mysql" doc:"How the consumer signs in to the SQL door; absent means that it cannot."`
+	Groups  []string       `yaml:"groups" form:"name" doc:"Names of groups that the consumer belongs to."`
+	MySQL   *ConsumerMySQL `yaml:"mysql" doc:"How the consumer signs in to the SQL door; absent means that it cannot."`
+	APIKeys []Secret       `yaml:"api_keys" doc:"Keys for the policy api_key: in plain, by reference, or as sha256: and the key's SHA-256 in hexadecimal. Several may be live at once, for rotation."`
 }
 
 // ConsumerMySQL is a consumer's sign-in for the SQL door. The user name is the consumer's name.
@@ -293,6 +297,12 @@ type Size int64
 
 // Percent is a share as it is written: 50% is 50. Share gives 0.5.
 type Percent float64
+
+// Rate is a number of events in a time, written 10/s, 600/m, 1000/h, 5/10s.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
 
 // Secret is a string that is never printed back. Its zero value is the empty secret.
 type Secret string

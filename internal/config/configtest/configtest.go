@@ -68,7 +68,7 @@ func Examples(markdown string) []Example {
 }
 
 var (
-	section   = regexp.MustCompile(`\A(#.*\n|\s*\n)*(listeners|services|routes|databases|consumers|admin|log|access_log|trusted_proxies):`)
+	section   = regexp.MustCompile(`\A(#.*\n|\s*\n)*(listeners|services|routes|databases|consumers|policies|admin|log|access_log|trusted_proxies):`)
 	reference = regexp.MustCompile(`\$\{(env|file):([^}]*)\}`)
 )
 
