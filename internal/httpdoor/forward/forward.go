@@ -209,6 +209,7 @@ type Conn struct {
 	framing   framing
 	remaining int64 // of a Content-Length body
 	chunks    h1.ChunkDecoder
+	piece     []byte // decoded by Buffered, for the next Body: a view into buf
 }
 
 type framing uint8
@@ -231,7 +232,7 @@ func (c *Conn) Put(now poll.Instant) { c.pool.Put(c, now) }
 
 func (c *Conn) release() {
 	poll.Put(c.buf)
-	c.buf, c.r, c.w = nil, 0, 0
+	c.buf, c.r, c.w, c.piece = nil, 0, 0, nil
 }
 
 // Slim lets go of the buffer. Nothing may be left in it.
@@ -371,8 +372,24 @@ const SmallBody = poll.SmallBuffer - 1024
 // Done says that the body is complete.
 func (c *Conn) Done() bool { return c.framing == bodyDone }
 
-// Buffered says that Body has something to give without waiting.
-func (c *Conn) Buffered() bool { return c.w > c.r }
+// Buffered says that Body has something to give, or the end to tell, without waiting.
+func (c *Conn) Buffered() bool {
+	if c.framing != bodyChunked || c.r == c.w {
+		return c.w > c.r
+	}
+	// The line end behind a chunk, say, is nothing to give: taking it for something would hold back what came before it
+	// until the next chunk is here.
+	payload, n, done, err := c.chunks.Next(c.buf[c.r:c.w])
+	if err != nil {
+		return true // Body gets the same error
+	}
+	c.r += n
+	c.piece = payload
+	if done {
+		c.framing = bodyDone
+	}
+	return done || len(payload) > 0
+}
 
 // Clean says that the connection may serve another exchange: the body is complete and nothing came after it.
 func (c *Conn) Clean() bool { return c.framing == bodyDone && c.r == c.w }
@@ -383,6 +400,10 @@ func (c *Conn) Trailers() []h1.Field { return c.chunks.Trailers() }
 // Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done. A
 // silence longer than idle, and the moment deadline, end it with a fault.
 func (c *Conn) Body(idle time.Duration, deadline poll.Instant) ([]byte, *fault.Fault) {
+	if piece := c.piece; len(piece) > 0 {
+		c.piece = nil
+		return piece, nil
+	}
 	for c.framing != bodyDone {
 		if c.r == c.w {
 			c.r, c.w = 0, 0
