@@ -1,8 +1,8 @@
 package sqldoor
 
 import (
+	"bytes"
 	"cmp"
-	"strings"
 )
 
 // memory is what the session has on its instance connection beyond an open transaction: what would be lost with it. As long
@@ -73,11 +73,11 @@ var plainWords = map[string]bool{"SELECT": true, "INSERT": true, "UPDATE": true,
 
 // telling are the words that, wherever they stand, mean that a statement uses or leaves something on its connection. They
 // are looked for in the raw text: in a string they do no more harm than to pin a session that need not be.
-var telling = []struct{ word, why string }{
-	{"TEMPORARY", "temporary table"},
-	{"GET_LOCK", "user lock"},
-	{"SQL_CALC_FOUND_ROWS", "SQL_CALC_FOUND_ROWS"},
-	{"LAST_INSERT_ID", "LAST_INSERT_ID"},
+var telling = map[string]string{
+	"TEMPORARY":           "temporary table",
+	"GET_LOCK":            "user lock",
+	"SQL_CALC_FOUND_ROWS": "SQL_CALC_FOUND_ROWS",
+	"LAST_INSERT_ID":      "LAST_INSERT_ID",
 }
 
 // classify looks at a statement's text. whole says that text is all of it; the rest of a longer one is not looked at, so
@@ -87,8 +87,9 @@ func classify(text []byte, whole bool) verdict {
 	if !ok {
 		return verdict{kind: kindSticky, why: "executable comment"}
 	}
-	word, rest := firstWord(rest)
-	switch word {
+	var word word
+	rest = word.read(rest)
+	switch string(word.text()) {
 	case "USE":
 		if name, ok := onlyName(rest); ok && whole {
 			return verdict{kind: kindUse, name: name}
@@ -102,11 +103,8 @@ func classify(text []byte, whole bool) verdict {
 		}
 		return verdict{kind: kindSet}
 	}
-	if !plainWords[word] {
-		if word == "" {
-			word = "statement"
-		}
-		return verdict{kind: kindSticky, why: word}
+	if !plainWords[string(word.text())] {
+		return verdict{kind: kindSticky, why: cmp.Or(string(word.text()), "statement")}
 	}
 	return inspect(rest)
 }
@@ -128,14 +126,10 @@ func inspect(text []byte) verdict {
 		case c == '/' && i+2 < len(text) && text[i+1] == '*' && (text[i+2] == '!' || text[i+2] == 'M'):
 			return verdict{kind: kindSticky, why: "executable comment"}
 		case isWord(c):
-			start := i
-			for i+1 < len(text) && isWord(text[i+1]) {
-				i++
-			}
-			for _, t := range telling {
-				if i+1-start == len(t.word) && strings.EqualFold(string(text[start:i+1]), t.word) {
-					return verdict{kind: kindSticky, why: t.why}
-				}
+			var word word
+			i = len(text) - len(word.read(text[i:])) - 1
+			if why := telling[string(word.text())]; why != "" {
+				return verdict{kind: kindSticky, why: why}
 			}
 		}
 	}
@@ -167,12 +161,10 @@ func unrepeatableSet(rest []byte) (why string) {
 		case c == '@':
 			i++
 		case isWord(c):
-			start := i
-			for i+1 < len(rest) && isWord(rest[i+1]) {
-				i++
-			}
-			if word := strings.ToUpper(string(rest[start:min(i+1, start+32)])); momentary[word] {
-				return "SET " + word
+			var word word
+			i = len(rest) - len(word.read(rest[i:])) - 1
+			if momentary[string(word.text())] {
+				return "SET " + string(word.text())
 			}
 		}
 	}
@@ -194,7 +186,7 @@ func skipBlank(b []byte) (rest []byte, ok bool) {
 			if len(b) > 2 && (b[2] == '!' || b[2] == 'M') {
 				return b, false
 			}
-			end := strings.Index(string(b[2:]), "*/")
+			end := bytes.Index(b[2:], []byte("*/"))
 			if end < 0 {
 				return b, false
 			}
@@ -206,14 +198,28 @@ func skipBlank(b []byte) (rest []byte, ok bool) {
 	return b, true
 }
 
-// firstWord gives the first word in capitals and what follows it.
-func firstWord(b []byte) (word string, rest []byte) {
+// word is a word of a statement in capitals, cut at a length that no word of interest has.
+type word struct {
+	b [24]byte
+	n int
+}
+
+// read takes the word at the start of b and gives what follows it.
+func (w *word) read(b []byte) (rest []byte) {
 	n := 0
 	for n < len(b) && isWord(b[n]) {
 		n++
 	}
-	return strings.ToUpper(string(b[:min(n, 32)])), b[n:]
+	w.n = copy(w.b[:], b[:n])
+	for i, c := range w.b[:w.n] {
+		if c >= 'a' && c <= 'z' {
+			w.b[i] = c - 'a' + 'A'
+		}
+	}
+	return b[n:]
 }
+
+func (w *word) text() []byte { return w.b[:w.n] }
 
 // onlyName reads a database name, quoted or not, and nothing more but white space, comments and a closing semicolon.
 func onlyName(b []byte) (name string, ok bool) {
