@@ -10,6 +10,7 @@ package identity
 
 import (
 	"crypto/rand"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -37,6 +38,7 @@ func (c *Consumer) In(group string) bool {
 // many goroutines.
 type Directory struct {
 	consumers map[string]*Consumer
+	keys      map[uint64][]apiKey // by the first bytes of their digests
 }
 
 // userBytesMax is what MySQL allows for a user name: 32 characters of at most 4 bytes. MariaDB allows 80 characters; the longer one
@@ -66,6 +68,11 @@ func Compile(c *config.Config) (*Directory, config.Problems) {
 					"the name is too long for a MySQL user (at most %d bytes)", userBytesMax))
 			default:
 				consumer.mysql = newMySQLVerifier([]byte(from.MySQL.Password))
+			}
+		}
+		for i, key := range from.APIKeys {
+			if p := d.addAPIKey(c, consumer, fmt.Sprintf("%s.api_keys[%d]", path, i), string(key)); p != nil {
+				problems = append(problems, *p)
 			}
 		}
 		d.consumers[name] = consumer
