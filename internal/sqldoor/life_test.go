@@ -69,15 +69,7 @@ func TestInstanceDies(t *testing.T) {
 		_, err := running.Exec("SELECT SLEEP(60)")
 		broken <- err
 	}()
-	root := db.Open(t, "root", "")
-	testenv.Eventually(t, 5*time.Second, func() error {
-		var n int
-		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'").Scan(&n); err != nil || n == 0 {
-			return fmt.Errorf("not running yet: %v", err)
-		}
-		return nil
-	})
-	_ = root.Close()
+	awaitRunning(t, db, "SELECT SLEEP%")
 
 	_ = db.Signal(syscall.SIGKILL)
 	<-db.Done()
@@ -199,8 +191,23 @@ func TestDatabasesOnTwoInstances(t *testing.T) {
 	}
 }
 
+// awaitRunning waits until the instance runs a statement like that.
+func awaitRunning(t testing.TB, db *testenv.DB, like string) {
+	t.Helper()
+	root := db.Open(t, "root", "")
+	defer root.Close()
+	testenv.Eventually(t, 10*time.Second, func() error {
+		var n int
+		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE ?", like).Scan(&n); err != nil || n == 0 {
+			return fmt.Errorf("not running yet: %v", err)
+		}
+		return nil
+	})
+}
+
 func TestDrain(t *testing.T) {
-	g := open(t, shop(mariadb(t).Addr))
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
 	idle := dial(t, g)
 	busy := g.one("app:apple", "shop")
 	inTransaction := g.one("app:apple", "shop")
@@ -216,19 +223,7 @@ func TestDrain(t *testing.T) {
 		var n int
 		answered <- busy.QueryRow("SELECT SLEEP(2)").Scan(&n)
 	}()
-	g.logged(`"command":"ping"`)
-	testenv.Eventually(t, 5*time.Second, func() error {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for sv := range g.serving {
-			for s := range sv.sessions {
-				if s.waiting.Load() != 0 {
-					return nil
-				}
-			}
-		}
-		return errors.New("no statement runs")
-	})
+	awaitRunning(t, db, "SELECT SLEEP%")
 	_ = g.ln.Close()
 	drained := make(chan error, 1)
 	go func() { drained <- g.Drain(t.Context(), "sql") }()
@@ -259,7 +254,8 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainEndsWhenItsTimeIsOver(t *testing.T) {
-	g := open(t, shop(mariadb(t).Addr))
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
 	busy := g.one("app:apple", "shop")
 	if err := busy.Ping(); err != nil {
 		t.Fatal(err)
@@ -269,18 +265,7 @@ func TestDrainEndsWhenItsTimeIsOver(t *testing.T) {
 		_, err := busy.Exec("SELECT SLEEP(60)")
 		answered <- err
 	}()
-	testenv.Eventually(t, 5*time.Second, func() error {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for sv := range g.serving {
-			for s := range sv.sessions {
-				if s.waiting.Load() != 0 {
-					return nil
-				}
-			}
-		}
-		return errors.New("no statement runs")
-	})
+	awaitRunning(t, db, "SELECT SLEEP%")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := g.Drain(ctx, ""); !errors.Is(err, context.DeadlineExceeded) {

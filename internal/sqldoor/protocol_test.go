@@ -374,12 +374,21 @@ func slicesOf(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 type fake struct {
 	ln       net.Listener
 	cut      atomic.Int64
-	answers  map[string][]byte // by statement; sequence numbers from 1
-	hangUp   bool              // after an answer of these
+	hangUp   bool // after a known answer
 	greeting mysql.Greeting
+
+	mu      sync.Mutex
+	answers map[string][]byte // by statement; sequence numbers from 1
 }
 
-func newFake(t testing.TB) *fake {
+func (f *fake) answer(statement string, b []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[statement] = b
+}
+
+// newFake starts a fake; before changes it before that.
+func newFake(t testing.TB, before func(*fake)) *fake {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -390,6 +399,7 @@ func newFake(t testing.TB) *fake {
 	for i := range f.greeting.Nonce {
 		f.greeting.Nonce[i] = 'n'
 	}
+	before(f)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -444,7 +454,9 @@ func (f *fake) serve(c net.Conn) {
 		if len(p) == 0 || mysql.Command(p[0]) == mysql.ComQuit {
 			return
 		}
+		f.mu.Lock()
 		answer, known := f.answers[string(p[1:])]
+		f.mu.Unlock()
 		if !known {
 			answer = fine
 		}
@@ -473,9 +485,8 @@ func rowsAnswer(rows int, text string) []byte {
 // An instance that breaks off after each single byte of a conversation: the client gets its rows, an error, or the end, never
 // nonsense, and nothing is left behind.
 func TestInstanceVanishesAtEveryStep(t *testing.T) {
-	f := newFake(t)
-	f.greeting.Capabilities &^= mysql.Framing
-	f.answers["SELECT rows"] = rowsAnswer(3, "value")
+	f := newFake(t, func(f *fake) { f.greeting.Capabilities &^= mysql.Framing })
+	f.answer("SELECT rows", rowsAnswer(3, "value"))
 	whole := int64(0)
 	g := open(t, shop(f.ln.Addr().String()))
 	testenv.Eventually(t, 10*time.Second, func() error { // the first health check decides at once
@@ -522,14 +533,14 @@ func TestInstanceVanishesAtEveryStep(t *testing.T) {
 
 // An instance whose answer makes no sense: the session ends, and the client gets what came before.
 func TestInstanceSpeaksNonsense(t *testing.T) {
-	f := newFake(t)
-	f.hangUp = true // a length that was changed has the client wait for the rest
+	// It hangs up because a length that was changed has everybody wait for the rest.
+	f := newFake(t, func(f *fake) { f.hangUp = true; f.greeting.Capabilities &^= mysql.Framing })
 	g := open(t, shop(f.ln.Addr().String()))
 	good := rowsAnswer(2, "value")
 	for i := range good {
 		bad := bytes.Clone(good)
 		bad[i] ^= 0x5a
-		f.answers["SELECT nonsense"] = append(bad, "\x07\x00\x00\x09surplus"...)
+		f.answer("SELECT nonsense", append(bad, "\x07\x00\x00\x09surplus"...))
 		db := g.one("app:apple", "shop")
 		if rows, err := db.Query("SELECT nonsense"); err == nil {
 			for rows.Next() {

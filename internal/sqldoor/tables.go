@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/config"
@@ -183,14 +182,4 @@ func (t *Tables) greeting(l *listener) (version string, offered mysql.Capability
 		}
 	}
 	return version, offered
-}
-
-// choices lists the databases for people: at most ten of them.
-func (t *Tables) choices() string {
-	names := t.names
-	more := ""
-	if len(names) > 10 {
-		names, more = names[:10], ", ..."
-	}
-	return strings.Join(names, ", ") + more
 }

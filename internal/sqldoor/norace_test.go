@@ -1,0 +1,5 @@
+//go:build !race
+
+package sqldoor
+
+const raceEnabled = false
