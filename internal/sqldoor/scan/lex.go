@@ -21,6 +21,7 @@ func (s *Scanner) identifier(i int, k Kind) Token {
 	if i < len(src) && src[i] == '.' && i+1 < len(src) && class[src[i+1]] <= cIdentLast {
 		k = Name // select.a is a column of the table named select
 	}
+	s.lastName = i
 	return s.token(k, i)
 }
 
@@ -97,6 +98,7 @@ func (s *Scanner) real(i int) Token {
 	s.Odd = true
 	switch s.cs.class[s.peek(j)] {
 	case cOperator, cDot, cCompare, cDouble, cMinus, cSlash, cStar, cAt, cColon, cSemicolon:
+		s.single = true
 		return s.token(Junk, j)
 	}
 	return s.bad()
@@ -229,10 +231,7 @@ func (s *Scanner) dot(i int) Token {
 
 // afterName says that the dot at i follows an unquoted identifier directly. Then 5 in t.5 is a name. Behind a quoted one .5 is a number.
 func (s *Scanner) afterName(i int) bool {
-	if i == 0 || s.lastName != i {
-		return false
-	}
-	return true
+	return i > 0 && s.lastName == i
 }
 
 // compare reads an operator that begins with one of < > = !.
@@ -380,7 +379,7 @@ func (s *Scanner) commentEnd(i int, nested bool) int {
 			return -1
 		}
 		if nested {
-			if k := bytes.Index(src[i:i+n], opening); k >= 0 {
+			if k := bytes.Index(src[i:i+n+1], opening); k >= 0 { // n+1: in "/*/" the opening comes first
 				// What is inside ends at the first */ behind its opening.
 				i += k + 2
 				if n = bytes.Index(src[i:], closing); n < 0 {

@@ -103,7 +103,9 @@ type Scanner struct {
 	mode Mode
 	cs   *Charset
 
+	lastName   int  // where the last unquoted identifier ended
 	name       bool // a dot stands directly before pos: what follows is a Name
+	single     bool // the byte at pos is an operator of its own, whatever follows (see real)
 	executable bool // between Open and Close
 
 	// Odd says that something was met which servers read in surprising ways, or which depends on what the Mode does not know. Sticky until Reset.
@@ -198,6 +200,10 @@ func (s *Scanner) lex() Token {
 		if class <= cIdentLast {
 			return s.identifier(i, Name)
 		}
+	}
+	if s.single {
+		s.single = false
+		return s.token(Operator, i+1)
 	}
 	switch class {
 	case cIdent:
