@@ -17,13 +17,13 @@ import (
 func TestInstanceDown(t *testing.T) {
 	g := open(t, shop(testenv.FreeAddress(t)))
 	begun := time.Now()
-	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (connection refused)")
+	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (") // refused, or out of rotation by the first check
 	if d := time.Since(begun); d > 3*time.Second {
 		t.Errorf("it took %s", d)
 	}
 	_, err := g.one("app:apple", "").Exec("SELECT 1")
 	wantCode(t, err, 2003, "Can't connect to MySQL server")
-	g.logged(`"fault":"connect_failed"`)
+	g.logged(`"sql_code":2003`)
 }
 
 func TestInstanceDoesNotAnswer(t *testing.T) {
@@ -34,7 +34,7 @@ func TestInstanceDoesNotAnswer(t *testing.T) {
 	defer ln.Close()
 	g := open(t, strings.ReplaceAll(shop(ln.Addr().String()), "login:", "timeouts: {connect: 300ms}\n    login:"))
 	begun := time.Now()
-	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (timed out)")
+	wantCode(t, g.one("app:apple", "shop").Ping(), 2003, "Can't connect to MySQL server on 'shop' (")
 	if d := time.Since(begun); d > 5*time.Second {
 		t.Errorf("it took %s", d)
 	}

@@ -154,9 +154,8 @@ func TestCommands(t *testing.T) {
 			// Session state goes away with a reset, and with another user.
 			want(mysql.ComQuery, "SET @x = 1", 0)
 			want(mysql.ComReset, "", 0)
-			r.send(mysql.ComQuery, "SELECT IF(@x IS NULL, 'forgotten', 'kept')")
-			if _, first := r.follow(mysql.ComQuery, false); !bytes.Contains(append(first, ' '), []byte{}) {
-				t.Error("no answer")
+			if a = want(mysql.ComQuery, "SELECT 1 FROM DUAL WHERE @x IS NULL", 0); a.Rows != 1 {
+				t.Error("a user variable outlived a reset")
 			}
 			want(mysql.ComQuery, "CREATE TEMPORARY TABLE private (i INT)", 0)
 			r.changeUser("other", "orange", "shop", 0)
@@ -519,6 +518,12 @@ func TestInstanceVanishesAtEveryStep(t *testing.T) {
 			_ = rows.Close()
 		}
 		_ = db.Close()
+		if err != nil && strings.Contains(err.Error(), "no healthy instance") { // on a slow machine, by checks that were cut too
+			f.cut.Store(1 << 40)
+			testenv.Eventually(t, 30*time.Second, func() error { return g.one("app:apple", "shop").Ping() })
+			cut--
+			continue
+		}
 		if c := code(err); c != 0 && c != 2003 && c != 2013 && c != -1 {
 			t.Errorf("cut at %d: %v", cut, err)
 		}
@@ -578,6 +583,25 @@ func TestLargeResultInFlatMemory(t *testing.T) {
 		t.Errorf("%d bytes allocated for %d MB", grown, rows)
 	}
 	g.logged(`"command":"query"`)
+}
+
+// A client that does not read its rows is cut off after its time, and the instance is let go.
+func TestClientThatDoesNotRead(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr, ", timeouts: {write: 500ms}"))
+	c := dial(t, g)
+	if _, err := c.Write(mysql.AppendCommand(nil, mysql.ComQuery, "SELECT REPEAT('x', 1000000) FROM seq_1_to_1000")); err != nil {
+		t.Fatal(err)
+	}
+	g.logged(`"fault":"client_gone"`)
+	root := db.Open(t, "root", "")
+	testenv.Eventually(t, 20*time.Second, func() error {
+		var n int
+		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'gate' AND command = 'Query'").Scan(&n); err != nil || n+g.Sessions() > 0 {
+			return fmt.Errorf("%d statements, %d sessions, %v", n, g.Sessions(), err)
+		}
+		return nil
+	})
 }
 
 func TestLargeStatementInFlatMemory(t *testing.T) {
