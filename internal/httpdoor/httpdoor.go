@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,35 +38,28 @@ type Door struct {
 	options Options
 
 	mu        sync.Mutex
-	listeners map[string]*listening
-	group     sync.WaitGroup // connections
+	listeners map[*listening]struct{} // those that accept, and those with connections left
+	group     sync.WaitGroup          // connections
 	stripes   atomic.Uint32
 }
 
 // listening is what the connections of one listener share, across reloads and also across sockets: a listener that moves
-// to another address keeps its connections.
+// to another address keeps its connections. All but the name is guarded by Door.mu.
 type listening struct {
 	name     string
-	draining bool // guarded by Door.mu; conn.state tells the connections
+	draining bool // its listener left; one that comes back under the name gets a listening of its own. conn.state tells the connections
 	conns    map[*conn]struct{}
 	alike    map[netip.Addr]int
 }
 
 // New makes a Door.
 func New(o Options) *Door {
-	return &Door{options: o, listeners: map[string]*listening{}}
+	return &Door{options: o, listeners: map[*listening]struct{}{}}
 }
 
 // Serve accepts connections for the named listener until ln is closed or ctx ends. Connections go on after it returns.
 func (d *Door) Serve(ctx context.Context, ln net.Listener, listener string) error {
-	d.mu.Lock()
-	l := d.listeners[listener]
-	if l == nil {
-		l = &listening{name: listener, conns: map[*conn]struct{}{}, alike: map[netip.Addr]int{}}
-		d.listeners[listener] = l
-	}
-	l.draining = false
-	d.mu.Unlock()
+	l := d.listening(listener)
 	delay := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
@@ -86,6 +80,20 @@ func (d *Door) Serve(ctx context.Context, ln net.Listener, listener string) erro
 		delay = 0
 		d.accept(nc, l)
 	}
+}
+
+// listening finds or makes what the connections of a listener share.
+func (d *Door) listening(name string) *listening {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for l := range d.listeners {
+		if l.name == name && !l.draining {
+			return l
+		}
+	}
+	l := &listening{name: name, conns: map[*conn]struct{}{}, alike: map[netip.Addr]int{}}
+	d.listeners[l] = struct{}{}
+	return l
 }
 
 // accept starts a connection, or closes it at once when there are too many.
@@ -126,7 +134,9 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 		c.run()
 		s.connectionsSeries.Closed()
 		d.mu.Lock()
-		delete(l.conns, c)
+		if delete(l.conns, c); l.draining && len(l.conns) == 0 {
+			delete(d.listeners, l)
+		}
 		if l.alike[peer]--; l.alike[peer] <= 0 {
 			delete(l.alike, peer)
 		}
@@ -143,51 +153,70 @@ func addressOf(nc net.Conn) netip.Addr {
 
 // Drain ends the connections of a listener whose socket is closed: idle ones now, others after their present request, whose
 // response says so. Those that are left when ctx ends are cut. An empty name means all listeners.
-func (d *Door) Drain(ctx context.Context, listener string) error {
-	for _, c := range d.connections(listener, true) {
+func (d *Door) Drain(ctx context.Context, listener string) error { return d.Retire(listener)(ctx) }
+
+// Retire is the first half of Drain: it tells the connections, and wait does the rest. A listener that begins to serve
+// under the same name in between has nothing to do with it.
+func (d *Door) Retire(listener string) (wait func(context.Context) error) {
+	var left []*conn
+	d.mu.Lock()
+	for l := range d.listeners {
+		if listener != "" && l.name != listener || l.draining && listener != "" {
+			continue
+		}
+		l.draining = true
+		for c := range l.conns {
+			left = append(left, c)
+		}
+		if len(l.conns) == 0 {
+			delete(d.listeners, l)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range left {
 		if c.state.CompareAndSwap(stateIdle, stateDraining) {
 			c.poll.Interrupt()
 		} else {
 			c.state.Store(stateDraining)
 		}
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		left := d.connections(listener, false)
-		if len(left) == 0 {
-			return ctx.Err()
-		}
-		<-tick.C
-		if ctx.Err() != nil {
-			for _, c := range left {
-				c.cut()
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if left = d.stillOpen(left); len(left) == 0 {
+				return ctx.Err()
+			}
+			<-tick.C
+			if ctx.Err() != nil {
+				for _, c := range left {
+					c.cut()
+				}
 			}
 		}
 	}
 }
 
-// connections lists the open connections of one listener or of all.
-func (d *Door) connections(listener string, drain bool) []*conn {
+// stillOpen gives those of the connections that have not ended.
+func (d *Door) stillOpen(conns []*conn) []*conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var all []*conn
-	for name, l := range d.listeners {
-		if listener != "" && name != listener {
-			continue
-		}
-		if drain {
-			l.draining = true
-		}
-		for c := range l.conns {
-			all = append(all, c)
-		}
-	}
-	return all
+	return slices.DeleteFunc(conns, func(c *conn) bool {
+		_, open := c.listening.conns[c]
+		return !open
+	})
 }
 
 // Connections counts the open connections.
-func (d *Door) Connections() int { return len(d.connections("", false)) }
+func (d *Door) Connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for l := range d.listeners {
+		n += len(l.conns)
+	}
+	return n
+}
 
 // The states of a connection.
 const (
@@ -216,6 +245,7 @@ type conn struct {
 	over      bool                               // under Loop: this was the last request
 	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
 	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
+	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for cut
 	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for cut
 }
 
@@ -224,6 +254,9 @@ func (c *conn) cut() {
 	if up := c.endpoint.Load(); up != nil {
 		up.Interrupt() // the client is told that the gateway stops
 		return
+	}
+	if up := c.relayed.Load(); up != nil {
+		up.Interrupt() // and the client sees that its answer is not whole
 	}
 	if cancel := c.cancelled.Load(); cancel != nil {
 		(*cancel)()
@@ -288,7 +321,7 @@ func (c *conn) await() bool {
 		c.x.release()
 		c.x = nil
 	}
-	if errors.Is(err, poll.ErrInterrupted) {
+	if errors.Is(err, poll.ErrInterrupted) || err == nil && c.x == nil { // drained between two requests, or during one
 		return c.awaitLast()
 	}
 	return err == nil

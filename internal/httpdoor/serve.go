@@ -323,6 +323,8 @@ func (x *exchange) relayInterim() *fault.Fault {
 // relay sends the response to the client: its head, and its body as it comes.
 func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	resp, c := &x.response, x.conn
+	c.relayed.Store(up.Poll())
+	defer c.relayed.Store(nil)
 	up.StartBody(resp)
 	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
 	x.answered()
@@ -372,6 +374,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 		return x.abandon(up, f)
 	}
 	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
+	c.relayed.Store(nil) // before somebody else may have it
 	if sent && x.body.complete && !resp.Close && up.Clean() {
 		up.Put(x.now)
 	} else {

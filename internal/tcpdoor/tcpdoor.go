@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -274,26 +275,37 @@ func timeout(ctx context.Context, d time.Duration) (context.Context, context.Can
 
 // Drain waits until the connections of a listener have ended by themselves, and cuts those that are left when ctx ends:
 // what is relayed has no place where it could be interrupted. An empty name means all listeners.
-func (d *Door) Drain(ctx context.Context, listener string) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		left := d.open(listener)
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			for _, c := range left {
-				c.cancel()
+func (d *Door) Drain(ctx context.Context, listener string) error { return d.Retire(listener)(ctx) }
+
+// Retire is the first half of Drain: it notes whose connections they are, and wait does the rest. A listener that begins
+// to serve under the same name in between has nothing to do with it.
+func (d *Door) Retire(listener string) (wait func(context.Context) error) {
+	left := d.open(listener)
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if left = d.stillOpen(left); len(left) == 0 {
+				return ctx.Err()
 			}
-			if listener == "" {
-				d.group.Wait()
+			<-tick.C
+			if ctx.Err() != nil {
+				for _, c := range left {
+					c.cancel()
+				}
 			}
-			return ctx.Err()
-		case <-tick.C:
 		}
 	}
+}
+
+// stillOpen gives those of the connections that have not ended.
+func (d *Door) stillOpen(conns []*conn) []*conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(conns, func(c *conn) bool {
+		_, open := d.conns[c]
+		return !open
+	})
 }
 
 func (d *Door) open(listener string) []*conn {
