@@ -51,12 +51,23 @@ func run(path string, stdout, stderr io.Writer) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	// Reloads have a goroutine of their own, so that one that takes its time does not hold up the end; requests that come
+	// meanwhile become one.
+	reloads := make(chan struct{}, 1)
+	go func() { // ends with the process
+		for range reloads {
+			a.ReopenLogs()
+			_, _ = a.Reload(ctx) // its failure is logged and shown by the admin API
+		}
+	}()
 	go func() { // ends with the process
 		for s := range signals {
 			switch {
 			case s == syscall.SIGHUP:
-				a.ReopenLogs()
-				_, _ = a.Reload(ctx) // its failure is logged and shown by the admin API
+				select {
+				case reloads <- struct{}{}:
+				default:
+				}
 			case ctx.Err() != nil:
 				os.Exit(128 + int(s.(syscall.Signal)))
 			default:

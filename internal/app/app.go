@@ -79,12 +79,18 @@ type App struct {
 	sockets   map[string]*socket // by listener name; "admin" is the admin API's
 	accepting sync.WaitGroup
 	draining  sync.WaitGroup
+	posted    []byte // the text that is in service, when it came through the admin API
+
+	applied chan struct{} // tells the watcher that another config is in service; holds one
 
 	stopping atomic.Bool
 
 	statusMu   sync.Mutex
 	lastReload admin.Reload
 }
+
+// adminGrace is how long requests of the admin API may take when it closes.
+const adminGrace = time.Second
 
 // adminName is the admin API's place among the sockets. No listener can have it: names may not contain spaces.
 const adminName = "admin API"
@@ -101,7 +107,7 @@ func New(o Options) (*App, error) {
 	if o.Log == nil {
 		o.Log = os.Stderr
 	}
-	a := &App{options: o, metrics: observe.NewMetrics(), sockets: map[string]*socket{}}
+	a := &App{options: o, metrics: observe.NewMetrics(), sockets: map[string]*socket{}, applied: make(chan struct{}, 1)}
 	a.log, a.level = newLog(o.Log, c.Log)
 	access, err := observe.OpenAccessLog(c.AccessLog.To)
 	if err != nil {
@@ -183,6 +189,10 @@ func (a *App) apply(c *config.Config, source string) error {
 		a.log.Warn("access_log and log.format take effect at the next start")
 	}
 	a.noteReload(nil)
+	select {
+	case a.applied <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -205,27 +215,32 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	started := a.store.Current()
 	a.mu.Unlock()
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	var watchers sync.WaitGroup
+	if a.options.ConfigPath != "" { // before anybody is told that we are ready: a change from then on must be seen
+		if w, err := a.newWatcher(); err == nil {
+			watchers.Go(func() { w.run(watching) })
+		} else {
+			a.log.Error("cannot watch the config's files; SIGHUP still reloads", "error", err)
+		}
+	}
 	a.log.Info("ready", "version", a.options.Version, "generation", started.Generation, "listeners", a.Addresses())
 	if a.options.Ready != nil {
 		a.options.Ready(a.Addresses())
-	}
-	watching, stopWatching := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	if a.options.ConfigPath != "" {
-		watcher.Go(func() { a.watch(watching) })
 	}
 	<-ctx.Done()
 
 	a.stopping.Store(true) // readiness turns false first
 	a.log.Info("stopping")
 	stopWatching()
-	watcher.Wait()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := a.store.Current().Config
+	watchers.Wait()
+	a.mu.Lock() // a change that is under way ends first; the next one sees that the gateway is stopping
+	sockets, now := a.sockets, a.store.Current().Config
+	a.mu.Unlock()
 	var adminSocket *socket
 	var drains sync.WaitGroup
-	for name, s := range a.sockets {
+	for name, s := range sockets {
 		if name == adminName {
 			adminSocket = s
 			continue
@@ -235,12 +250,14 @@ func (a *App) Run(ctx context.Context) error {
 		if l := now.Listeners[name]; l != nil {
 			wait = time.Duration(l.DrainTimeout)
 		}
-		drains.Go(func() { a.drain(s.protocol, name, wait) })
+		drain := a.retire(s.protocol, name)
+		drains.Go(func() { a.drain(drain, name, wait) })
 	}
 	drains.Wait()
 	a.draining.Wait() // listeners that left with an earlier reload
 	if adminSocket != nil {
 		adminSocket.close()
+		adminSocket.finish()
 	}
 	a.accepting.Wait()
 	a.store.Close()
@@ -248,20 +265,23 @@ func (a *App) Run(ctx context.Context) error {
 	return a.access.Close()
 }
 
-// drain ends the connections of a listener.
-func (a *App) drain(protocol config.Protocol, name string, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
-	var err error
+// retire marks the connections that a listener has now, before the next one can begin to serve under its name, and gives
+// the function that ends them.
+func (a *App) retire(protocol config.Protocol, name string) (drain func(context.Context) error) {
 	switch protocol {
 	case config.ProtocolHTTP:
-		err = a.http.Drain(ctx, name)
+		return a.http.Retire(name)
 	case config.ProtocolTCP:
-		err = a.tcp.Drain(ctx, name)
-	case config.ProtocolMySQL:
-		err = a.sql.Drain(ctx, name)
+		return a.tcp.Retire(name)
 	}
-	if err != nil {
+	return func(ctx context.Context) error { return a.sql.Drain(ctx, name) } // takes the sessions whose socket is closed
+}
+
+// drain ends the connections of a listener.
+func (a *App) drain(drain func(context.Context) error, name string, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if err := drain(ctx); err != nil {
 		a.log.Warn("connections were cut at the end of drain_timeout", "listener", name, "drain_timeout", wait.String())
 	}
 }
@@ -315,11 +335,10 @@ func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current,
 		}
 		return a.Current(), err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.stopping.Load() {
-		return a.Current(), errors.New("the gateway is stopping")
+	if err := a.lock(); err != nil {
+		return a.Current(), err
 	}
+	defer a.mu.Unlock()
 	if dryRun {
 		pending, err := a.store.Prepare(c, "admin API")
 		now := a.Current()
@@ -334,17 +353,27 @@ func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current,
 		a.failed(err)
 		return a.Current(), err
 	}
+	a.posted = yaml
 	a.log.Info("configuration applied", "source", "admin API", "generation", a.store.Current().Generation)
 	return a.Current(), nil
 }
 
+// lock takes a.mu for a change, unless the gateway is stopping.
+func (a *App) lock() error {
+	a.mu.Lock()
+	if a.stopping.Load() {
+		a.mu.Unlock()
+		return errors.New("the gateway is stopping")
+	}
+	return nil
+}
+
 // Reload loads the configuration anew from its own source.
 func (a *App) Reload(context.Context) (admin.Current, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.stopping.Load() {
-		return a.Current(), errors.New("the gateway is stopping")
+	if err := a.lock(); err != nil {
+		return a.Current(), err
 	}
+	defer a.mu.Unlock()
 	c, err := a.options.Config, error(nil)
 	if c == nil {
 		c, err = load(a.options.ConfigPath)
@@ -356,6 +385,7 @@ func (a *App) Reload(context.Context) (admin.Current, error) {
 		a.failed(err)
 		return a.Current(), err
 	}
+	a.posted = nil
 	a.log.Info("configuration reloaded", "source", a.source(), "generation", a.store.Current().Generation)
 	return a.Current(), nil
 }
@@ -389,14 +419,19 @@ func (s *socket) detach() {
 		return
 	}
 	s.handle.detach()
-	if s.server != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if s.server.Shutdown(ctx) != nil {
-			_ = s.server.Close()
-		}
-	}
 	<-s.done
+}
+
+// finish lets the requests of the admin API end, if it is one.
+func (s *socket) finish() {
+	if s.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+	defer cancel()
+	if s.server.Shutdown(ctx) != nil {
+		_ = s.server.Close()
+	}
 }
 
 // close ends the accept loop and the socket.
@@ -491,8 +526,10 @@ func (a *App) commitSockets(p *change, before *snapshot.Snapshot) {
 		} else {
 			s.close()
 		}
+		a.draining.Go(s.finish) // not here: the request that moves the admin API is one of those it waits for
 		if l := before.Config.Listeners[name]; l != nil && (p.next[name] == nil || p.next[name].protocol != s.protocol) {
-			a.draining.Go(func() { a.drain(s.protocol, name, time.Duration(l.DrainTimeout)) })
+			drain := a.retire(s.protocol, name)
+			a.draining.Go(func() { a.drain(drain, name, time.Duration(l.DrainTimeout)) })
 		}
 	}
 	for name, s := range p.next {

@@ -38,7 +38,9 @@ func (h *handle) Close() error {
 }
 
 func (h *handle) detach() {
-	h.detached.Store(true)
+	if h.detached.Swap(true) {
+		return // the socket may serve another loop by now
+	}
 	if d, ok := h.Listener.(interface{ SetDeadline(time.Time) error }); ok {
 		_ = d.SetDeadline(time.Unix(1, 0))
 	}

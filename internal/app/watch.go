@@ -3,91 +3,176 @@ package app
 import (
 	"context"
 	"crypto/sha256"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
 // settle is how long the files must be quiet before they are read: an editor writes a file in several steps, and a
-// ConfigMap changes by moving links.
-const settle = 100 * time.Millisecond
+// ConfigMap changes by moving links. But no longer than settleMax: somebody may write all the time.
+const (
+	settle    = 100 * time.Millisecond
+	settleMax = time.Second
+)
 
-// watch reloads when the config, or a file that it names (certificates, secrets), changes. It watches folders and not
-// files: editors and ConfigMaps replace files, and a watch on a replaced file sees nothing more. It ends with ctx.
-func (a *App) watch(ctx context.Context) {
-	w, err := fsnotify.NewWatcher()
+// watcher reloads when the config, or a file that it names (certificates, secrets), changes. It watches folders and not
+// files: editors and ConfigMaps replace files, and a watch on a replaced file sees nothing more.
+type watcher struct {
+	app    *App
+	events *fsnotify.Watcher
+	// seen holds the digest of each file as it was before the last reload read it, so that a change during a reload leads to
+	// another one. A file that is not there has the zero digest.
+	seen map[string][sha256.Size]byte
+}
+
+// newWatcher begins to watch: what changes from now on is noticed when run is called.
+func (a *App) newWatcher() (*watcher, error) {
+	events, err := fsnotify.NewWatcher()
 	if err != nil {
-		a.log.Error("cannot watch the config's files; SIGHUP still reloads", "error", err)
-		return
+		return nil, err
 	}
-	defer w.Close()
-	watched := map[string]bool{}
-	follow := func() {
-		for _, folder := range a.folders() {
-			if !watched[folder] && w.Add(folder) == nil {
-				watched[folder] = true
-			}
+	w := &watcher{app: a, events: events, seen: map[string][sha256.Size]byte{}}
+	w.follow()
+	return w, nil
+}
+
+// run ends with ctx.
+func (w *watcher) run(ctx context.Context) {
+	defer w.events.Close()
+	quiet := time.NewTimer(0)
+	<-quiet.C
+	var first time.Time // the first event that was not looked at; zero: there is none
+	look := func() {
+		now := time.Now()
+		if first.IsZero() {
+			first = now
 		}
+		quiet.Reset(min(settle, first.Add(settleMax).Sub(now)))
 	}
-	follow()
-	last := a.digest()
-	var quiet <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.Events:
-			quiet = time.After(settle)
-		case err := <-w.Errors:
-			a.log.Warn("watching the config's files", "error", err)
-			quiet = time.After(settle)
-		case <-quiet:
-			quiet = nil
-			if now := a.digest(); now != last { // many events are of other files in the folder, or of a mere touch
-				last = now
-				_, _ = a.Reload(ctx) // its failure is logged, counted and shown there
-				follow()
-				last = a.digest()
+		case e := <-w.events.Events:
+			if w.concerns(e) {
+				look()
+			}
+		case err := <-w.events.Errors: // events were lost, say
+			w.app.log.Warn("watching the config's files", "error", err)
+			look()
+		case <-w.app.applied: // not by us, perhaps
+			w.follow()
+		case <-quiet.C:
+			first = time.Time{}
+			if now := w.digests(); !maps.Equal(w.seen, now) {
+				own := w.own(now)
+				w.seen = now
+				w.app.filesChanged(ctx, own)
+				w.follow()
 			}
 		}
 	}
 }
 
-// files lists what decides about the config: its own files, and those it names.
-func (a *App) files() []string {
-	files := a.store.Current().Config.Files()
-	if a.store.Current().Source != a.options.ConfigPath { // applied through the admin API: our own source still counts
-		files = append(files, a.options.ConfigPath)
+// concerns says whether an event may be about the config. One that writes to another file of the folder (an access log, in the
+// worst case) is not; one that makes or moves something may be, because a link can stand for our file.
+func (w *watcher) concerns(e fsnotify.Event) bool {
+	if e.Op&(fsnotify.Create|fsnotify.Rename|fsnotify.Remove) != 0 {
+		return true
 	}
-	if more, err := filepath.Glob(filepath.Join(a.options.ConfigPath, "*.yaml")); err == nil {
-		files = append(files, more...)
+	if e.Op&(fsnotify.Write|fsnotify.Chmod) == 0 {
+		return false
 	}
-	return files
+	return slices.ContainsFunc(w.app.files(), func(file string) bool {
+		return filepath.Base(file) == filepath.Base(e.Name) || filepath.Base(target(file)) == filepath.Base(e.Name)
+	})
 }
 
-func (a *App) folders() []string {
-	folders := []string{}
-	if info, err := os.Stat(a.options.ConfigPath); err == nil && info.IsDir() {
-		folders = append(folders, a.options.ConfigPath)
-	}
-	for _, file := range append(a.files(), a.options.ConfigPath) {
-		folders = append(folders, filepath.Dir(file))
-	}
-	return folders
-}
-
-// digest sums up the content of all files.
-func (a *App) digest() [sha256.Size]byte {
-	h := sha256.New()
-	for _, file := range append(a.files(), a.options.ConfigPath) {
-		_, _ = io.WriteString(h, file+"\x00")
-		if f, err := os.Open(file); err == nil {
-			_, _ = io.Copy(h, f) // a folder, or a file that is gone, adds nothing
-			f.Close()
+// follow turns to the files of the config in service: their folders are watched, and those of the files that links point at.
+func (w *watcher) follow() {
+	now := w.digests()
+	maps.DeleteFunc(w.seen, func(file string, _ [sha256.Size]byte) bool { _, ours := now[file]; return !ours })
+	for file, digest := range now {
+		if _, known := w.seen[file]; !known {
+			w.seen[file] = digest
 		}
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	var folders []string
+	if info, err := os.Stat(w.app.options.ConfigPath); err == nil && info.IsDir() {
+		folders = append(folders, w.app.options.ConfigPath)
+	}
+	for file := range now {
+		folders = append(folders, filepath.Dir(file), filepath.Dir(target(file)))
+	}
+	slices.Sort(folders)
+	listed := w.events.WatchList() // a folder that was removed or replaced is not in it any more
+	for _, folder := range slices.Compact(folders) {
+		if !slices.Contains(listed, folder) {
+			_ = w.events.Add(folder) // it may not exist: its parent is not ours to watch, and the reload has said so
+		}
+	}
+}
+
+// target is the file that a path stands for.
+func target(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved
+	}
+	return path
+}
+
+// own says whether the config's own text is among what changed, and not only files that it names.
+func (w *watcher) own(now map[string][sha256.Size]byte) bool {
+	for _, file := range w.app.ownFiles() {
+		before, known := w.seen[file]
+		if after, there := now[file]; known != there || before != after {
+			return true
+		}
+	}
+	return false
+}
+
+// digests sums up the content of each file.
+func (w *watcher) digests() map[string][sha256.Size]byte {
+	all := map[string][sha256.Size]byte{}
+	for _, file := range w.app.files() {
+		all[file] = [sha256.Size]byte{}
+		if data, err := os.ReadFile(file); err == nil {
+			all[file] = sha256.Sum256(data)
+		}
+	}
+	return all
+}
+
+// files lists what decides about the config in service: our own files, and those it names.
+func (a *App) files() []string {
+	files := append(a.ownFiles(), a.store.Current().Config.Files()...)
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
+// ownFiles lists the files of our own source.
+func (a *App) ownFiles() []string {
+	if files, err := filepath.Glob(filepath.Join(a.options.ConfigPath, "*.yaml")); err == nil && len(files) > 0 {
+		return files
+	}
+	return []string{a.options.ConfigPath}
+}
+
+// filesChanged puts changed files into service. own says that the config's own text is among them; if not, a config that was
+// applied through the admin API stays, with the new content of the files that it names.
+func (a *App) filesChanged(ctx context.Context, own bool) {
+	a.mu.Lock()
+	posted := a.posted
+	a.mu.Unlock()
+	// Failures are logged, counted and shown by the admin API.
+	if own || posted == nil {
+		_, _ = a.Reload(ctx)
+	} else {
+		_, _ = a.Apply(ctx, posted, false)
+	}
 }
