@@ -24,6 +24,7 @@ type Response struct {
 	Settled  bool     // an OK or EOF told the Status
 	Status   Status   // of the last OK or EOF
 	Affected uint64   // of the last OK
+	InsertID uint64   // of the last OK that had one
 	Warnings uint16   // of the last OK or EOF
 	Rows     uint64   // messages taken for rows, over all results
 	Code     uint16   // of the ERR packet that ended the answer; 0 when none did
@@ -324,7 +325,9 @@ func (r *Response) eof(length int, view []byte) bool {
 func (r *Response) ok(view []byte) bool {
 	in := reader{b: view[1:]}
 	r.Affected = in.lenenc()
-	in.lenenc()
+	if id := in.lenenc(); id != 0 {
+		r.InsertID = id
+	}
 	r.Status = Status(in.uint16())
 	r.Warnings = in.uint16()
 	r.Settled = !in.failed

@@ -97,7 +97,7 @@ func (s *session) changeUser() (goOn bool) {
 	}
 	if refused == nil {
 		s.unlink(upstream.Outcome{})
-		s.memory = memory{}
+		s.memory, s.linked = memory{}, false
 		s.status = mysql.Autocommit
 		if in.Collation != 0 {
 			s.collation = uint8(in.Collation)
@@ -188,11 +188,13 @@ func (s *session) failed(err error) (goOn bool) {
 
 // lost is what became of a read or write at the instance that failed.
 func (s *session) lost(err error) error {
-	s.breakLink(true)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.breakLink(true)
 		return fault.Wrap(fault.UpstreamTimeout, "the statement took too long", err)
 	}
-	return fault.Wrap(s.shutBy(fault.UpstreamBroken), "connection lost", err)
+	kind := s.shutBy(fault.UpstreamBroken)
+	s.breakLink(kind == fault.UpstreamBroken)
+	return fault.Wrap(kind, "connection lost", err)
 }
 
 // refusedMidway is called when the instance does not take the rest of a command. It may have said why (a packet too large,

@@ -123,6 +123,8 @@ func TestReload(t *testing.T) {
 		}
 	}
 
+	asks := g.one("app:apple", "shop")
+	exec(t, asks, "INSERT INTO users (id, name) VALUES (950, 'asks')")
 	clean, stateful, busy := g.one("app:apple", "shop"), g.one("app:apple", "shop"), g.one("app:apple", "shop")
 	scan[string](t, clean, name)
 	exec(t, stateful, "SET @x = 5")
@@ -136,6 +138,8 @@ func TestReload(t *testing.T) {
 	if v := scan[string](t, clean, name); v != "second" {
 		t.Errorf("a clean session reads %q", v)
 	}
+	_, err = asks.Exec("SELECT ROW_COUNT()") // the new connection would answer, and be wrong
+	wantCode(t, err, 2006, "gone away")
 	_, err = stateful.Exec(name)
 	wantCode(t, err, 1053, "connect again")
 	if v := scan[string](t, stateful, name); v != "second" { // another connection of the pool

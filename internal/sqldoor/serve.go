@@ -334,6 +334,10 @@ func (s *session) remember() {
 	if r.Settled {
 		s.status = r.Status
 	}
+	if st.command == mysql.ComQuery || st.command == mysql.ComStmtExecute {
+		s.memory.noLast = false
+		s.memory.noInsert = s.memory.noInsert && r.InsertID == 0
+	}
 	if st.code = r.Code; st.code != 0 {
 		if st.state = string(r.State[:]); r.State[0] == 0 {
 			st.state = ""

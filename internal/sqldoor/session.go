@@ -40,6 +40,7 @@ type session struct {
 	status       mysql.Status
 	memory       memory
 	link         *link // nil: not needed so far, or lost
+	linked       bool  // there was one already
 
 	st       statement
 	response mysql.Response
@@ -206,9 +207,15 @@ func (s *session) ensure() error {
 		l = nil
 	}
 	if l != nil {
+		if s.memory.lacks(s.st.verdict) {
+			return errors.Join(&errorLostIdle, errEnd)
+		}
 		return s.choose(schema)
 	}
-	if s.memory.pinned() != "" {
+	if s.linked {
+		s.memory.replaced()
+	}
+	if s.memory.pinned() != "" || s.memory.lacks(s.st.verdict) {
 		return errors.Join(&errorLostIdle, errEnd)
 	}
 	return s.open(d, schema)
@@ -228,7 +235,7 @@ func (s *session) open(d *database, schema string) error {
 		return err
 	}
 	s.link = &link{Conn: conn, home: d.home, schema: schema, lease: lease, used: poll.Now()}
-	s.status = conn.Status
+	s.status, s.linked = conn.Status, true
 	s.mu.Lock()
 	s.closer = conn
 	killed := s.killed != nil

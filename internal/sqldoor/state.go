@@ -12,6 +12,10 @@ type memory struct {
 	setBytes int
 	prepared int    // statements prepared and not closed
 	sticky   string // the first thing that cannot be made again, for people; "" means nothing
+
+	// What a connection that took another one's place does not know.
+	noLast   bool // the last statement: ROW_COUNT(), SHOW WARNINGS
+	noInsert bool // the last insert: LAST_INSERT_ID()
 }
 
 // Bounds of the settings that are remembered; a session with more is pinned.
@@ -26,6 +30,14 @@ func (m *memory) pinned() string {
 		return "prepared statements"
 	}
 	return m.sticky
+}
+
+// replaced notes that a new connection takes an old one's place.
+func (m *memory) replaced() { m.noLast, m.noInsert = true, true }
+
+// lacks says that a statement asks for something that was known on an earlier connection only.
+func (m *memory) lacks(v verdict) bool {
+	return v.reads == readsLast && m.noLast || v.reads == readsInsert && m.noInsert
 }
 
 // note remembers a statement that succeeded.
@@ -49,10 +61,20 @@ func (m *memory) stick(why string) {
 
 // verdict is what the first words of a statement tell.
 type verdict struct {
-	kind kind
-	name string // kindUse: the database
-	why  string // kindSticky
+	kind  kind
+	name  string // kindUse: the database
+	why   string // kindSticky
+	reads reads
 }
+
+// reads is what a statement asks its connection about earlier ones.
+type reads uint8
+
+const (
+	readsNothing reads = iota
+	readsLast          // what became of the statement before it
+	readsInsert        // the id of the last insert
+)
 
 type kind uint8
 
@@ -71,17 +93,26 @@ var plainWords = map[string]bool{"SELECT": true, "INSERT": true, "UPDATE": true,
 	"SAVEPOINT": true, "RELEASE": true, "TRUNCATE": true, "ALTER": true, "DROP": true, "CREATE": true, "ANALYZE": true,
 	"OPTIMIZE": true, "CHECK": true, "LOAD": true, "VALUES": true, "TABLE": true, "DO": true}
 
-// telling are the words that, wherever they stand, mean that a statement uses or leaves something on its connection. They
-// are looked for in the raw text: in a string they do no more harm than to pin a session that need not be.
-var telling = map[string]string{
-	"TEMPORARY":           "temporary table",
-	"GET_LOCK":            "user lock",
-	"SQL_CALC_FOUND_ROWS": "SQL_CALC_FOUND_ROWS",
-	"LAST_INSERT_ID":      "LAST_INSERT_ID",
+// telling are the words that, wherever they stand, mean that a statement leaves something on its connection, or asks it
+// about earlier statements. They are looked for in the raw text: in a string they do no more harm than to pin a session
+// that need not be.
+var telling = map[string]verdict{
+	"TEMPORARY":           {kind: kindSticky, why: "temporary table"},
+	"GET_LOCK":            {kind: kindSticky, why: "user lock"},
+	"SQL_CALC_FOUND_ROWS": {kind: kindSticky, why: "SQL_CALC_FOUND_ROWS"},
+	"LAST_INSERT_ID":      {kind: kindSticky, why: "LAST_INSERT_ID", reads: readsInsert},
+	"IDENTITY":            {kind: kindSticky, why: "IDENTITY", reads: readsInsert},
+	"LASTVAL":             {kind: kindSticky, why: "LASTVAL", reads: readsInsert},
+	"ROW_COUNT":           {kind: kindPlain, reads: readsLast},
+	"FOUND_ROWS":          {kind: kindPlain, reads: readsLast},
+	"WARNINGS":            {kind: kindPlain, reads: readsLast},
+	"ERRORS":              {kind: kindPlain, reads: readsLast},
+	"WARNING_COUNT":       {kind: kindPlain, reads: readsLast},
+	"ERROR_COUNT":         {kind: kindPlain, reads: readsLast},
 }
 
-// classify looks at a statement's text. whole says that text is all of it; the rest of a longer one is not looked at, so
-// it must not be one that could hide anything.
+// classify looks at a statement's text. whole says that text is all of it; the rest of a longer one is not looked at, and
+// may hide anything.
 func classify(text []byte, whole bool) verdict {
 	rest, ok := skipBlank(text)
 	if !ok {
@@ -106,11 +137,15 @@ func classify(text []byte, whole bool) verdict {
 	if !plainWords[string(word.text())] {
 		return verdict{kind: kindSticky, why: cmp.Or(string(word.text()), "statement")}
 	}
-	return inspect(rest)
+	v := inspect(rest)
+	if v.kind == kindPlain && !whole {
+		v.kind, v.why = kindSticky, "a long statement"
+	}
+	return v
 }
 
-// inspect looks for telling things in the text after a plain first word. Only letters, digits and underscores make words.
-func inspect(text []byte) verdict {
+// inspect looks for telling things in the text after a plain first word.
+func inspect(text []byte) (v verdict) {
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case c == '@':
@@ -128,12 +163,14 @@ func inspect(text []byte) verdict {
 		case isWord(c):
 			var word word
 			i = len(text) - len(word.read(text[i:])) - 1
-			if why := telling[string(word.text())]; why != "" {
-				return verdict{kind: kindSticky, why: why}
+			if t, ok := telling[string(word.text())]; ok {
+				if v = t; v.kind == kindSticky {
+					return v
+				}
 			}
 		}
 	}
-	return verdict{kind: kindPlain}
+	return v
 }
 
 // momentary are the words in a SET that make it something else than a setting of the session, or one for this moment only.

@@ -63,6 +63,16 @@ func TestClassify(t *testing.T) {
 	f("KILL 5", kindKill, "")
 	f("kill query 5", kindKill, "")
 
+	f("SHOW WARNINGS", kindPlain, "")
+	f("SELECT @@identity", kindSticky, "IDENTITY")
+	for text, want := range map[string]reads{"SELECT 1": readsNothing, "SHOW WARNINGS LIMIT 5": readsLast, "select row_count()": readsLast, "SELECT LAST_INSERT_ID()": readsInsert, "SELECT @@warning_count": readsLast} {
+		if v := classify([]byte(text), true); v.reads != want {
+			t.Errorf("%q reads %d, want %d", text, v.reads, want)
+		}
+	}
+	if v := classify([]byte("INSERT INTO t VALUES ('half"), false); v.why != "a long statement" {
+		t.Errorf("half of a statement: %+v", v)
+	}
 	if v := classify([]byte("SET NAMES utf8"), false); v.kind != kindSticky {
 		t.Error("half of a SET is repeated")
 	}
