@@ -85,7 +85,7 @@ type Conn struct {
 	out       []byte
 	outCount  int
 	outError  error
-	blocked   bool
+	blocked   bool // the kernel would not take all of it at once
 	writeOnce func(fd uintptr) bool
 }
 
@@ -352,23 +352,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.out, c.outCount, c.outError, c.blocked = p, 0, nil, false
-	timed := false
-	var err error
-	for {
-		err = c.raw.Write(c.writeOnce)
-		if err != nil || c.outError != nil || c.outCount == len(c.out) {
-			break
-		}
-		// The kernel took a part: from here on the peer's patience is measured, afresh after each part it takes.
-		if c.patience > 0 {
-			timed = true
-			_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
-		}
-		c.blocked = true
-	}
+	err := c.raw.Write(c.writeOnce)
 	n, outError := c.outCount, c.outError
 	c.out = nil
-	if timed {
+	if c.blocked && c.patience > 0 {
 		_ = c.Conn.SetWriteDeadline(time.Time{})
 	}
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -103,12 +104,9 @@ func (c *Conn) receive(fd uintptr) (int, syscall.Errno) {
 	}
 }
 
-// tryWrite is one send.
+// tryWrite sends until all is sent or the kernel takes no more. Then the peer's patience is measured, afresh after each part
+// that it takes. The wait must follow the failed try in one call of the poller: a new call would forget a wake-up between.
 func (c *Conn) tryWrite(fd uintptr) bool {
-	if c.blocked {
-		c.blocked = false
-		return false
-	}
 	for {
 		p := c.out[c.outCount:]
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
@@ -119,7 +117,11 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 				return true
 			}
 		case syscall.EAGAIN:
-			return true // Write sees that bytes are left, sets its timer and comes back to wait
+			c.blocked = true
+			if c.patience > 0 {
+				_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
+			}
+			return false
 		case syscall.EINTR:
 		default:
 			c.outError = os.NewSyscallError("sendto", errno)

@@ -164,6 +164,33 @@ func TestWritePatience(t *testing.T) {
 	}
 }
 
+// A reader that stops and goes: every wait for room in the socket must end when there is room, not at the next occasion.
+func TestLongWritesToASlowReader(t *testing.T) {
+	t.Parallel()
+	c, peer := pair(t)
+	c.WritePatience(20 * time.Second)
+	const total = 256 << 20
+	done := make(chan error, 1)
+	go func() {
+		n, err := io.CopyBuffer(io.Discard, io.LimitReader(peer, total), make([]byte, 3000))
+		if err == nil && n != total {
+			err = io.ErrUnexpectedEOF
+		}
+		done <- err
+	}()
+	p := make([]byte, 100_000)
+	for sent := 0; sent < total; {
+		n, err := c.Write(p[:min(len(p), total-sent)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAlive(t *testing.T) {
 	t.Parallel()
 	c, peer := pair(t)
