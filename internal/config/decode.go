@@ -231,6 +231,10 @@ func (d *decoder) text(n *Node, v reflect.Value, f *field) {
 		d.refused(n, fmt.Sprintf("%q is not known", text), acceptedNames(text, f.enum), "accepted: "+oneOf(f.enum))
 		return
 	}
+	if text == "***" && v.Type() == reflect.TypeFor[Secret]() { // posting a masked export back must not change a password
+		d.problem(n, "is the mask that a masked export shows, not a secret (accepted: the secret, or a reference such as ${env:NAME})")
+		return
+	}
 	if text == "" && f != nil && f.required {
 		d.problem(n, "is empty (accepted: %s)", want(v.Type(), f))
 		return

@@ -217,7 +217,7 @@ type Weight struct {
 
 // Redirect answers with a Location. The short form is To.
 type Redirect struct {
-	To     string `yaml:"to" short:"true" required:"true" form:"location" doc:"Location; {*} is what the prefix's star stood for, {name} a capture, {host}, {path}, {query} the request's."`
+	To     string `yaml:"to" short:"true" required:"true" form:"location" doc:"Location; {*} is what the prefix's star stood for, {name} a capture, {host}, {path}, {query} the request's. The request's query goes along unless there is a ? here."`
 	Status int    `yaml:"status" enum:"301,302,303,307,308" default:"302" doc:"Status code."`
 }
 
