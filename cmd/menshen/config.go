@@ -13,9 +13,11 @@ func configCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "The configuration language: its schema, the effective configuration, differences",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:  cobra.ArbitraryArgs,
+		RunE:  group,
 	}
+	c.FParseErrWhitelist.UnknownFlags = true
+	c.SuggestionsMinimumDistance = 2
 	c.AddCommand(schemaCommand(), exportCommand(), diffCommand())
 	return c
 }

@@ -59,21 +59,34 @@ func rootCommand() *cobra.Command {
 		Use:   "menshen",
 		Short: "Menshen: an HTTP API gateway and a SQL gateway behind one configuration",
 		Long: `Menshen stands before your services and your databases: one door speaks HTTP, the other the
-MySQL protocol, and both share discovery, balancing, health, identity, logs and metrics.
+MySQL protocol, and both share balancing, health, identity, logs and metrics.
 
   menshen run -c menshen.yaml        serve
   menshen check -c menshen.yaml      validate a configuration
   menshen explain http GET http://api.example.com/users/1 -c menshen.yaml`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		RunE:          group,
+		Args:          cobra.ArbitraryArgs,
 	}
+	root.FParseErrWhitelist.UnknownFlags = true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(), checkCommand(), explainCommand(), configCommand(), versionCommand())
 	return root
+}
+
+// group is the body of a command that only has others: it shows the help, or refuses a word that is none of them.
+func group(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	message := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		message += " (did you mean " + strings.Join(near, " or ") + "?)"
+	}
+	return fmt.Errorf("%s (see: %s --help)", message, c.CommandPath())
 }
 
 // configFlag adds -c, which the command needs.

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -328,7 +329,8 @@ func (a *App) Ready() (ready bool, reasons []string) {
 
 // Apply puts the configuration in a YAML text into service, or with dryRun does everything short of that.
 func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current, error) {
-	c, err := config.Parse(config.File{Name: "request", Data: yaml})
+	// Relative paths in it are read from the config's own folder, as if it were a file there.
+	c, err := config.Parse(config.File{Name: filepath.Join(a.folder(), "request"), Data: yaml})
 	if err != nil {
 		if !dryRun {
 			a.failed(err)
@@ -356,6 +358,18 @@ func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current,
 	a.posted = yaml
 	a.log.Info("configuration applied", "source", "admin API", "generation", a.store.Current().Generation)
 	return a.Current(), nil
+}
+
+// folder is where the config lives, "" when it is built in.
+func (a *App) folder() string {
+	path := a.options.ConfigPath
+	if path == "" {
+		return ""
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return path
+	}
+	return filepath.Dir(path)
 }
 
 // lock takes a.mu for a change, unless the gateway is stopping.

@@ -1,6 +1,7 @@
 package httpdoor
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -353,8 +354,8 @@ func (x *exchange) keepLeftover() {
 }
 
 const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
+	lingerTime  = 5 * time.Second
+	lingerBytes = 64 << 20
 )
 
 // lingers says that the client may still be sending what nobody is going to read.
@@ -366,8 +367,8 @@ func (x *exchange) lingers() bool {
 // unread bytes would reset the connection and throw the response away (RFC 9112, 9.6).
 func (x *exchange) linger() {
 	c := x.conn
-	if c.secure {
-		return // the TLS close notice goes out with Close; a reset after it loses little
+	if tc, ok := c.net.(*tls.Conn); ok {
+		_ = tc.CloseWrite() // and what follows is read away unread
 	}
 	if c.poll.CloseWrite() != nil {
 		return

@@ -2,6 +2,7 @@ package httpdoor
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
@@ -83,6 +84,31 @@ func appendProblem(dst []byte, status int, f *fault.Fault, requestID []byte) []b
 	return append(dst, "}\n"...)
 }
 
+// reportsPerSecond bounds what failing requests write to the log; each of them has its access record anyway.
+const reportsPerSecond = 10
+
+// report logs why a request failed by the fault of an endpoint or the gateway.
+func (d *Door) report(x *exchange, f *fault.Fault) {
+	second := int64(x.now) / int64(time.Second)
+	d.reportMu.Lock()
+	if d.reportSecond != second {
+		d.reportSecond, d.reported = second, 0
+	}
+	d.reported++
+	n := d.reported
+	d.reportMu.Unlock()
+	switch {
+	case n < reportsPerSecond:
+		routeName := ""
+		if x.route != nil {
+			routeName = x.route.name
+		}
+		d.options.Log.Warn("request failed", "route", routeName, "request_id", string(x.requestID), "error", f.Error())
+	case n == reportsPerSecond:
+		d.options.Log.Warn("more requests failed within this second; see the access log")
+	}
+}
+
 // fail answers with a fault, or cuts the connection when the client has seen a part of the response already: a
 // truncated response must not look complete.
 func (x *exchange) fail(f *fault.Fault) {
@@ -110,6 +136,6 @@ func (x *exchange) fail(f *fault.Fault) {
 	x.answer(status, fields, body)
 	// What broke inside is for the log; what a client did wrong is in its access record already.
 	if f.Kind.Blame() != fault.Client {
-		x.conn.door.options.Log.Debug("request failed", "request_id", string(x.requestID), "error", f.Error())
+		x.conn.door.report(x, f)
 	}
 }

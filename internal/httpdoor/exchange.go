@@ -275,7 +275,10 @@ func (x *exchange) record() {
 		return
 	}
 	protocol := "HTTP/1.1"
-	if x.request.Minor == 0 {
+	switch {
+	case x.refused: // what it was could not be understood
+		protocol = ""
+	case x.request.Minor == 0:
 		protocol = "HTTP/1.0"
 	}
 	record := observe.Record{

@@ -107,7 +107,7 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 		x.appendTarget()
 		e.Forwarded = string(x.target)
 	} else if r := x.route.redirect; r != nil {
-		e.Target += " to " + string(r.to.Append(nil, x.value))
+		e.Target += " to " + string(x.appendLocation(nil, r))
 	}
 	before := 0.0
 	for i := range x.route.shares {

@@ -41,6 +41,10 @@ type Door struct {
 	listeners map[*listening]struct{} // those that accept, and those with connections left
 	group     sync.WaitGroup          // connections
 	stripes   atomic.Uint32
+
+	reportMu     sync.Mutex
+	reportSecond int64
+	reported     int
 }
 
 // listening is what the connections of one listener share, across reloads and also across sockets: a listener that moves

@@ -541,7 +541,7 @@ routes:
 	if resp, body := c.get("HEAD"); body != "" || resp.ContentLength != 4 {
 		t.Fatal(resp, body)
 	}
-	if resp, _ := c.get("POST"); resp.StatusCode != 308 || resp.Header.Get("Location") != "/new/x/y" {
+	if resp, _ := c.get("POST"); resp.StatusCode != 308 || resp.Header.Get("Location") != "/new/x/y?z" {
 		t.Fatal(resp)
 	}
 	if resp, body := c.get("GET"); body != "pong" || resp.Header.Get("Connection") != "keep-alive" {

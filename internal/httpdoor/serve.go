@@ -90,7 +90,7 @@ func (x *exchange) dispatch() *fault.Fault {
 		return nil
 	case b.redirect != nil:
 		fields := append(make([]byte, 0, 256), "Location: "...)
-		fields = b.redirect.to.Append(fields, x.value)
+		fields = x.appendLocation(fields, b.redirect)
 		x.answer(b.redirect.status, append(fields, '\r', '\n'), nil)
 		return nil
 	case len(b.shares) == 0: // every service of the split has weight 0
@@ -122,6 +122,10 @@ func (x *exchange) forward() *fault.Fault {
 			f.Kind = fault.NoEndpoint // that endpoints are full is not the client's doing
 			return &f
 		}
+		if lease.Endpoint == pick.Exclude { // there is no other: asking it again would only double the client's wait
+			lease.Done(upstream.Outcome{Ignored: true})
+			return first
+		}
 		x.endpoint = lease.Endpoint
 		f := x.attempt(lease)
 		if f == nil {
@@ -134,6 +138,9 @@ func (x *exchange) forward() *fault.Fault {
 			return f
 		}
 		x.retries++
+		if pick.Exclude != nil {
+			pick.Tried = append(pick.Tried, pick.Exclude)
+		}
 		pick.Exclude = lease.Endpoint
 	}
 }
@@ -598,10 +605,9 @@ func (x *exchange) refuseHead(s *site, f *fault.Fault) bool {
 	x.request.Reset()
 	x.begin(s, poll.Now())
 	x.bytesIn = int64(x.w - x.r)
-	x.keep = false
+	x.keep, x.refused = false, true
 	x.fail(f)
 	x.record()
-	x.refused = true
 	return false
 }
 
@@ -622,6 +628,16 @@ func (x *exchange) makeRoom(s *site) {
 	copy(bigger, x.in[:x.w])
 	poll.Put(x.in)
 	x.in = bigger
+}
+
+// appendLocation appends where a redirect leads. The request's query goes along, unless the template has one of its own.
+func (x *exchange) appendLocation(dst []byte, r *redirect) []byte {
+	dst = r.to.Append(dst, x.value)
+	if r.keepQuery && x.request.HasQuery {
+		dst = append(dst, '?')
+		dst = append(dst, x.request.Query...)
+	}
+	return dst
 }
 
 // appendTarget prepares the path and query as the endpoint sees them.

@@ -78,8 +78,9 @@ type respond struct {
 }
 
 type redirect struct {
-	status int
-	to     route.Template
+	status    int
+	to        route.Template
+	keepQuery bool
 }
 
 type rewrite struct {
@@ -202,7 +203,7 @@ func (b *compiler) route(name string, r *config.Route) *boundRoute {
 		if err != nil {
 			b.problem(join("routes", name, "redirect", "to"), "%v", err)
 		}
-		bound.redirect = &redirect{status: r.Redirect.Status, to: to}
+		bound.redirect = &redirect{status: r.Redirect.Status, to: to, keepQuery: !strings.Contains(r.Redirect.To, "?")}
 	case r.Respond != nil:
 		bound.respond = b.respond(name, r.Respond)
 	}

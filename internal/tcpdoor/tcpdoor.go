@@ -244,6 +244,9 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 			return nil, lease, last
 		}
 		record.Retries++
+		if pick.Exclude != nil {
+			pick.Tried = append(pick.Tried, pick.Exclude)
+		}
 		pick.Exclude = lease.Endpoint
 	}
 }
