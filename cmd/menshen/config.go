@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/httpdoor"
 )
 
 func configCommand() *cobra.Command {
@@ -28,7 +29,7 @@ func schemaCommand() *cobra.Command {
 		Short: "Print the JSON Schema of the configuration, for editors",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := c.OutOrStdout().Write(config.Schema())
+			_, err := c.OutOrStdout().Write(config.Schema(httpdoor.PolicyKinds()...))
 			return err
 		},
 	}

@@ -114,6 +114,9 @@ func (d *Door) report(x *exchange, f *fault.Fault) {
 func (x *exchange) fail(f *fault.Fault) {
 	x.fault = f
 	status := statusOf(f.Kind)
+	if x.policing && x.policy.Fault == f && x.policy.Status != 0 { // the configuration chose it
+		status = x.policy.Status
+	}
 	if x.headSent || status == 0 {
 		x.keep = false
 		if !x.headSent {

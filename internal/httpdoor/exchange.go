@@ -13,6 +13,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
@@ -33,8 +34,9 @@ type exchange struct {
 	response h1.Response
 	match    route.Request // here, because the matcher would move it to the heap
 	captures route.Captures
-	normal   []byte // memory for path
-	target   []byte // memory for the target as forwarded
+	policy   policy.Exchange // the request as policies see it, while policing
+	normal   []byte          // memory for path
+	target   []byte          // memory for the target as forwarded
 	idText   [32]byte
 
 	// Cleared by begin.
@@ -60,6 +62,7 @@ type state struct {
 	headSent  bool          // the client has seen a part of the response
 	keep      bool          // the connection may carry another request
 	refused   bool          // the head could not be understood
+	policing  bool          // policies were asked: policy has what they want
 	status    int
 	retries   int
 	fault     *fault.Fault
@@ -123,6 +126,10 @@ func (x *exchange) clear() {
 	e.upstream, e.asked, e.headSent, e.keep, e.refused = 0, false, false, false, false
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
+	if e.policing {
+		e.policing = false
+		x.policy.Reset()
+	}
 	e.body.reset()
 	e.pumping, e.goAhead = nil, nil
 	e.expecting.Store(expectNothing)
@@ -282,7 +289,7 @@ func (x *exchange) record() {
 		protocol = "HTTP/1.0"
 	}
 	record := observe.Record{
-		Time: x.began.Time(), Door: observe.DoorHTTP, Listener: x.conn.listening.name, ClientAddress: x.client,
+		Time: x.began.Time(), Door: observe.DoorHTTP, Listener: x.conn.listening.name, Consumer: x.consumer(), ClientAddress: x.client,
 		Service: service, Endpoint: endpoint, Fault: faultID, Generation: x.site.generation, Total: total, Upstream: upstreamTime,
 		BytesIn: x.bytesIn, BytesOut: x.bytesOut, Protocol: protocol, RequestID: x.requestID, Route: routeName,
 		Method: x.request.Method, Host: x.request.Host, Path: x.request.Path, UserAgent: x.request.Get(h1.KnownUserAgent),

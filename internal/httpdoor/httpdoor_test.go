@@ -18,6 +18,8 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
+	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
@@ -56,11 +58,15 @@ func open(t testing.TB, yaml string, values ...string) *gate {
 	registry := upstream.NewRegistry(log)
 	generation := registry.Begin()
 	all, problems := services.Compile(c, generation, forward.NewPool)
-	tables, more := Compile(c, 1, all, metrics)
+	consumers, more := identity.Compile(c)
+	problems = append(problems, more...)
+	states := policy.NewStates().Begin()
+	tables, more := Compile(Source{Config: c, Generation: 1, Services: all, Consumers: consumers, Policies: states, Metrics: metrics})
 	if problems = append(problems, more...); len(problems) > 0 {
 		t.Fatalf("compile:\n%v", problems)
 	}
 	generation.Commit()
+	states.Commit()
 	g := &gate{t: t, access: &lockedBuffer{}, tables: tables}
 	access := observe.NewAccessLog(g.access)
 	g.door = New(Options{Tables: func() *Tables { return tables }, Log: log, Access: access})

@@ -53,9 +53,6 @@ func (x *exchange) answerAndRecord(s *site) (keep bool) {
 // dispatch finds the route and has its target answer. A fault means that no response was sent, or not all of it.
 func (x *exchange) dispatch() *fault.Fault {
 	r, s := &x.request, x.site
-	if r.ContentLength > s.bodyBytes && s.bodyBytes > 0 {
-		return fault.New(fault.TooLarge, "the request body is larger than allowed")
-	}
 	if string(r.Method) == "CONNECT" || string(r.Method) == "TRACE" {
 		x.allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 		return fault.New(fault.MethodNotAllowed, "this gateway does not serve "+string(r.Method))
@@ -72,19 +69,25 @@ func (x *exchange) dispatch() *fault.Fault {
 	x.path = path
 	x.match = route.Request{Method: r.Method, Host: r.Host, Path: path, Query: r.Query, Header: r}
 	verdict := s.routes.Match(&x.match, &x.captures)
-	switch {
+	if verdict.Rule >= 0 {
+		x.route = s.bound[verdict.Rule]
+		if x.route.timeout > 0 {
+			x.deadline = x.began.Add(x.route.timeout)
+		}
+	}
+	if s.policed {
+		if done, f := x.police(verdict.Rule); done {
+			return f
+		}
+	}
+	switch b := x.route; {
 	case verdict.NotAllowed:
 		x.allow = verdict.Allow
 		return fault.New(fault.MethodNotAllowed, "the resource does not have this method")
 	case verdict.Rule < 0:
 		return fault.New(fault.NoRoute, "no route matches this request")
-	}
-	x.route = s.bound[verdict.Rule]
-	if x.route.timeout > 0 {
-		x.deadline = x.began.Add(x.route.timeout)
-	}
-
-	switch b := x.route; {
+	case r.ContentLength > s.bodyBytes && s.bodyBytes > 0:
+		return fault.New(fault.TooLarge, "the request body is larger than allowed")
 	case b.respond != nil:
 		x.answer(b.respond.status, b.respond.fields, b.respond.body)
 		return nil
@@ -251,6 +254,9 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	if x.upgrades() {
 		head.Upgrade = r.Upgrade
 	}
+	if e := &x.policy.ToEndpoint; x.policing && !e.Empty() {
+		head.Remove, head.Extra = e.Removes, e.Lines()
+	}
 	if len(head.Host) == 0 { // HTTP/1.0 without Host
 		head.Host = []byte(x.endpoint.Address)
 	}
@@ -353,6 +359,9 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	}
 	// With a pump still running the connection may turn out to be unusable; saying so is decided now.
 	head.Chunked, head.Close, head.KeepAlive = chunked, !x.keep, x.keep && x.request.Minor == 0
+	if e := &x.policy.ToClient; x.policing && !e.Empty() {
+		head.Remove, head.Extra = e.Removes, e.Lines()
+	}
 	x.status = resp.Status
 	x.out = forward.AppendResponse(x.out[:0], resp, &head)
 	for {
@@ -461,7 +470,7 @@ func (x *exchange) answer(status int, fields, body []byte) {
 		x.keep = false
 	}
 	out := h1.AppendStatusLine(x.out[:0], status)
-	out = append(out, fields...)
+	out = x.appendFields(out, fields)
 	out = append(out, "Date: "...)
 	out = append(out, date(x.now)...)
 	out = append(out, '\r', '\n')
@@ -496,6 +505,9 @@ func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
 	x.keep = false
 	x.status = 101
 	head := forward.ResponseHead{Hop: x.hop(), Upgrade: true, Total: x.total(), Upstream: x.upstream}
+	if e := &x.policy.ToClient; x.policing && !e.Empty() {
+		head.Remove, head.Extra = e.Removes, e.Lines()
+	}
 	x.out = forward.AppendResponse(x.out[:0], &x.response, &head)
 	x.out = append(x.out, up.Leftover()...)
 	if x.fault = x.flush(); x.fault != nil {
@@ -642,7 +654,6 @@ func (x *exchange) appendLocation(dst []byte, r *redirect) []byte {
 
 // appendTarget prepares the path and query as the endpoint sees them.
 func (x *exchange) appendTarget() {
-	r := &x.request
 	path := x.path
 	x.target = x.target[:0]
 	if w := x.route.rewrite; w != nil {
@@ -660,9 +671,9 @@ func (x *exchange) appendTarget() {
 		x.target = append(x.target, '/')
 	}
 	x.target = append(x.target, path...)
-	if r.HasQuery {
+	if query, has := x.query(); has {
 		x.target = append(x.target, '?')
-		x.target = append(x.target, r.Query...)
+		x.target = append(x.target, query...)
 	}
 }
 
@@ -680,7 +691,8 @@ func (x *exchange) value(name string) []byte {
 	case "path":
 		return x.path
 	case "query":
-		return x.request.Query
+		query, _ := x.query()
+		return query
 	case "scheme":
 		if x.conn.secure {
 			return []byte("https")

@@ -14,7 +14,9 @@ import (
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
+	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -31,6 +33,9 @@ type Tables struct {
 // site is what one listener serves.
 type site struct {
 	generation uint64
+	policed    bool     // some policy stands on the listener or on one of its routes
+	chain      *chain   // of the listener, for requests without a route; nil: none
+	chains     []*chain // by the table's rule index, when policed; nil: none
 	routes     *route.Table
 	bound      []*boundRoute // by the table's rule index
 	tls        *tls.Config   // nil: plain text
@@ -89,16 +94,32 @@ type rewrite struct {
 	stripPrefix string
 }
 
+// Source is what Tables are compiled from. All fields must be set.
+type Source struct {
+	Config     *config.Config
+	Generation uint64
+	Services   map[string]*services.Service
+	Consumers  *identity.Directory
+	Policies   *policy.Generation // what policies remember across reloads
+	Metrics    *observe.Metrics
+}
+
 // Compile makes the Tables of a config whose services are compiled. The tables are only to be used when there are no
 // problems.
-func Compile(c *config.Config, generation uint64, all map[string]*services.Service, m *observe.Metrics) (*Tables, config.Problems) {
-	b := &compiler{config: c, tables: &Tables{Generation: generation, sites: map[string]*site{}, targets: map[string]*forward.Target{}}, metrics: m, reported: map[string]bool{}}
-	for name, s := range all {
+func Compile(from Source) (*Tables, config.Problems) {
+	c := from.Config
+	b := &compiler{config: c, tables: &Tables{Generation: from.Generation, sites: map[string]*site{}, targets: map[string]*forward.Target{}}, metrics: from.Metrics, reported: map[string]bool{},
+		consumers: from.Consumers, states: from.Policies, compiled: map[compiledPolicy]policy.Policy{}, links: map[string][]link{}}
+	b.namedLists()
+	for name, s := range from.Services {
 		b.tables.targets[name] = forward.NewTarget(s)
 	}
 	bound := map[string]*boundRoute{}
 	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
 		bound[name] = b.route(name, c.Routes[name])
+		if r := c.Routes[name]; len(r.Policies) > 0 {
+			b.links[name] = b.linksOf("route "+name, join("routes", name), r.Policies, rule(name, r).Captures())
+		}
 	}
 	tables := map[string]*route.Table{} // listeners with the same routes share one table
 	for _, name := range slices.Sorted(maps.Keys(c.Listeners)) {
@@ -114,7 +135,12 @@ type compiler struct {
 	tables   *Tables
 	metrics  *observe.Metrics
 	problems config.Problems
-	reported map[string]bool // problems of tables
+	reported map[string]bool // problems that several may have
+
+	consumers *identity.Directory
+	states    *policy.Generation
+	compiled  map[compiledPolicy]policy.Policy
+	links     map[string][]link // of routes with policies of their own, by name
 }
 
 func (b *compiler) problem(path, format string, args ...any) {
@@ -170,6 +196,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		tables[key] = table
 	}
 	s.routes = table
+	b.chains(name, l, s)
 	b.tables.sites[name] = s
 }
 

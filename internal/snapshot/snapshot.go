@@ -19,6 +19,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/httpdoor"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/sqldoor"
@@ -49,12 +50,13 @@ func (s *Snapshot) SQLTLS(listener string) *tls.Config { return s.sqlTLS[listene
 type Store struct {
 	current   atomic.Pointer[Snapshot]
 	upstreams *upstream.Registry
+	states    *policy.States
 	metrics   *observe.Metrics
 }
 
 // NewStore makes a Store without a Snapshot.
 func NewStore(log *slog.Logger, m *observe.Metrics) *Store {
-	s := &Store{upstreams: upstream.NewRegistry(log), metrics: m}
+	s := &Store{upstreams: upstream.NewRegistry(log), states: policy.NewStates(), metrics: m}
 	m.Upstreams(s.endpoints)
 	return s
 }
@@ -70,6 +72,7 @@ type Pending struct {
 	Snapshot *Snapshot
 	store    *Store
 	leases   *upstream.Generation
+	states   *policy.Generation
 }
 
 // Prepare compiles a config. The error is config.Problems, all of them; then nothing has changed.
@@ -78,11 +81,11 @@ func (s *Store) Prepare(c *config.Config, source string) (*Pending, error) {
 	if now := s.current.Load(); now != nil {
 		next.Generation = now.Generation + 1
 	}
-	p := &Pending{Snapshot: next, store: s, leases: s.upstreams.Begin()}
+	p := &Pending{Snapshot: next, store: s, leases: s.upstreams.Begin(), states: s.states.Begin()}
 	all, problems := services.Compile(c, p.leases, forward.NewPool)
-	_, unusable := identity.Compile(c)
+	consumers, unusable := identity.Compile(c)
 	problems = append(problems, unusable...)
-	next.HTTP, unusable = httpdoor.Compile(c, next.Generation, all, s.metrics)
+	next.HTTP, unusable = httpdoor.Compile(httpdoor.Source{Config: c, Generation: next.Generation, Services: all, Consumers: consumers, Policies: p.states, Metrics: s.metrics})
 	problems = append(problems, unusable...)
 	next.TCP, unusable = tcpdoor.Compile(c, next.Generation, all, s.metrics)
 	problems = append(problems, unusable...)
@@ -111,13 +114,17 @@ func (s *Store) Prepare(c *config.Config, source string) (*Pending, error) {
 }
 
 // Abort drops it.
-func (p *Pending) Abort() { p.leases.Abort() }
+func (p *Pending) Abort() {
+	p.leases.Abort()
+	p.states.Abort()
+}
 
 // Publish puts it into service.
 func (p *Pending) Publish() {
 	s := p.store
 	s.current.Store(p.Snapshot)
 	p.leases.Commit()
+	p.states.Commit()
 	routes, databases, listeners := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for name := range p.Snapshot.Config.Routes {
 		routes[name] = true
