@@ -25,9 +25,9 @@ func hintOf(comment []byte) Target {
 	}
 	inner = bytes.TrimSpace(inner[len(menshen):])
 	switch {
-	case len(inner) == len("primary") && foldEqual(inner, "primary"):
+	case folds(inner, "primary"):
 		return Primary
-	case len(inner) == len("replica") && foldEqual(inner, "replica"):
+	case folds(inner, "replica"):
 		return Replica
 	}
 	return NoHint

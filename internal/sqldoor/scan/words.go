@@ -85,3 +85,6 @@ func foldEqual(s []byte, small string) bool {
 	}
 	return true
 }
+
+// folds says that s is the small text, in any case.
+func folds(s []byte, small string) bool { return len(s) == len(small) && foldEqual(s, small) }
