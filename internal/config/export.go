@@ -271,7 +271,7 @@ func (t *tree) scalar() string {
 }
 
 var (
-	plainScalar = regexp.MustCompile(`^[0-9A-Za-z.%]+$`)
+	plainScalar = regexp.MustCompile(`^[0-9A-Za-z.%/]+$`)
 	// plainText is text that no reader of YAML takes for anything else. Addresses begin with digits, but hold too many
 	// dots for a number.
 	plainText  = regexp.MustCompile(`^([A-Za-z_/]|[0-9]+[.][0-9]+[.][0-9])[A-Za-z0-9_./*%+-]*([: ]?[A-Za-z0-9_./*%+-]+)*$`)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
@@ -29,6 +30,8 @@ type Explanation struct {
 	Route     string              `json:"route"` // "" when none matches
 	Target    string              `json:"target,omitempty"`
 	Forwarded string              `json:"forwarded,omitempty"` // path and query as the endpoint would see them
+	Policies  []ExplainedPolicy   `json:"policies,omitempty"`  // in the order in which they are asked
+	Preflight bool                `json:"preflight,omitempty"` // a CORS preflight, answered for the route of the method it asks for
 	Services  []ExplainedService  `json:"services,omitempty"`
 	Allow     string              `json:"allow,omitempty"` // for 405
 	Problem   string              `json:"problem,omitempty"`
@@ -44,6 +47,25 @@ type ExplainedService struct {
 	Balance   string   `json:"balance"`
 	Endpoints []string `json:"endpoints"`
 	Endpoint  string   `json:"endpoint,omitempty"` // the one that a gateway without any load or failure would choose first
+}
+
+// ExplainedPolicy is one policy of the chain.
+type ExplainedPolicy struct {
+	Kind      string   `json:"kind"`
+	Stage     string   `json:"stage"`
+	Origin    string   `json:"origin"` // "listener web", "route users", "list edge on route users"
+	At        string   `json:"at"`     // file:line
+	Settings  string   `json:"settings"`
+	InsteadOf []string `json:"instead_of,omitempty"` // policies of the same kind that it takes the place of
+}
+
+func explainPolicies(links []link) []ExplainedPolicy {
+	var all []ExplainedPolicy
+	for _, l := range links {
+		all = append(all, ExplainedPolicy{Kind: kinds[l.at].kind.Name, Stage: kinds[l.at].stage.String(), Origin: l.origin(),
+			At: l.entry.Settings.Position(), Settings: l.entry.Settings.String(), InsteadOf: l.over})
+	}
+	return all
 }
 
 // ExplainedDecision is one candidate and why it won or lost.
@@ -94,7 +116,21 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 	for _, candidate := range e.Choice.Candidates {
 		e.Why = append(e.Why, ExplainedDecision{candidate.Name, candidate.Pattern, candidate.Won, candidate.Why})
 	}
+	if asked := policy.Preflighted(&x.request); asked != nil && s.policed {
+		x.match = match
+		x.match.Method = asked
+		if v := s.routes.Match(&x.match, &x.captures); v.Rule >= 0 && s.chains[v.Rule] != nil && s.chains[v.Rule].preflight {
+			c := s.chains[v.Rule]
+			e.Route, e.Preflight = s.bound[v.Rule].name, true
+			e.Target, e.Policies = "the preflight is answered by the gateway", explainPolicies(c.links[:c.early])
+			return e, nil
+		}
+		s.routes.Match(&match, &x.captures)
+	}
 	if verdict.Rule < 0 {
+		if s.chain != nil {
+			e.Policies = explainPolicies(s.chain.links[:s.chain.early])
+		}
 		e.Problem, e.Allow = "no route matches: 404", verdict.Allow
 		if verdict.NotAllowed {
 			e.Problem = "a route matches, but not with this method: 405"
@@ -103,6 +139,9 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 	}
 	x.route = s.bound[verdict.Rule]
 	e.Route, e.Target = x.route.name, x.route.target()
+	if s.policed && s.chains[verdict.Rule] != nil {
+		e.Policies = explainPolicies(s.chains[verdict.Rule].links)
+	}
 	if len(x.route.shares) > 0 {
 		x.appendTarget()
 		e.Forwarded = string(x.target)
@@ -167,6 +206,12 @@ func (e *Explanation) String() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Captures)) {
 		fmt.Fprintf(&b, "capture    {%s} = %s\n", name, e.Captures[name])
+	}
+	for _, p := range e.Policies {
+		fmt.Fprintf(&b, "policy     %-9s %-12s %s (%s): %s\n", p.Stage, p.Kind, p.Origin, p.At, p.Settings)
+		for _, other := range p.InsteadOf {
+			fmt.Fprintf(&b, "           %-9s %-12s goes before the one of %s\n", "", "", other)
+		}
 	}
 	if e.Target != "" {
 		fmt.Fprintf(&b, "target     %s\n", e.Target)

@@ -34,6 +34,8 @@ type gate struct {
 	door    *Door
 	access  *lockedBuffer
 	tables  *Tables
+
+	afterwards []func(accessLog string) // called when the door has stopped
 }
 
 // lockedBuffer is what a test reads after the writer has stopped.
@@ -41,6 +43,12 @@ type lockedBuffer struct{ bytes.Buffer }
 
 // open serves a config's listener "web" on a free port. $NAME in the text is replaced by the values.
 func open(t testing.TB, yaml string, values ...string) *gate {
+	t.Helper()
+	return openChanged(t, func(*Tables) {}, yaml, values...)
+}
+
+// openChanged is open with tables that change has had a hand in.
+func openChanged(t testing.TB, change func(*Tables), yaml string, values ...string) *gate {
 	t.Helper()
 	for i := 0; i+1 < len(values); i += 2 {
 		yaml = strings.ReplaceAll(yaml, "$"+values[i], values[i+1])
@@ -67,6 +75,7 @@ func open(t testing.TB, yaml string, values ...string) *gate {
 	}
 	generation.Commit()
 	states.Commit()
+	change(tables)
 	g := &gate{t: t, access: &lockedBuffer{}, tables: tables}
 	access := observe.NewAccessLog(g.access)
 	g.door = New(Options{Tables: func() *Tables { return tables }, Log: log, Access: access})
@@ -89,6 +98,9 @@ func open(t testing.TB, yaml string, values ...string) *gate {
 		}
 		registry.Close()
 		access.Close()
+		for _, f := range g.afterwards {
+			f(g.access.String())
+		}
 		if t.Failed() && g.access.Len() > 0 {
 			t.Logf("access log:\n%s", g.access.String())
 		}

@@ -17,8 +17,10 @@ import (
 	"github.com/menshen-gateway/menshen/internal/config"
 )
 
-var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema()))
+var schema = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile() })
+
+func compile(kinds ...config.PolicyKind) (*jsonschema.Schema, error) {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema(kinds...)))
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +29,16 @@ var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 		return nil, err
 	}
 	return compiler.Compile("menshen.json")
-})
+}
+
+// Validator gives a function like Validate, for the JSON Schema that knows these kinds of policies and no others.
+func Validator(kinds ...config.PolicyKind) (func(document any) error, error) {
+	s, err := compile(kinds...)
+	if err != nil {
+		return nil, fmt.Errorf("the schema itself: %w", err)
+	}
+	return s.Validate, nil
+}
 
 // Validate judges a document, as encoding/json would have read it, by the JSON Schema.
 func Validate(document any) error {
