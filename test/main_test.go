@@ -75,7 +75,7 @@ func startAt(t testing.TB, path string, env ...string) *gateway {
 	dir := testenv.Dir(t)
 	g := &gateway{t: t, config: path, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr")}
 	cmd := exec.Command(binary, "run", "-c", path)
-	cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1"), env...)
+	cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0"), env...)
 	stdout, err := os.Create(g.stdout)
 	must(t, err)
 	defer stdout.Close()
@@ -275,6 +275,7 @@ func menshen(t testing.TB, args ...string) (exit int, stdout, stderr string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	cmd.Stdout, cmd.Stderr = &out, &log
 	err := cmd.Run()
 	if ctx.Err() != nil {
