@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // File is configuration text with the name that messages give it. Relative paths inside start in the name's folder.
@@ -127,6 +128,7 @@ func Parse(files ...File) (*Config, error) {
 		s.lifted[name] = root.find(name)
 	}}
 	d.config(root, c)
+	c.settleDefaults()
 	problems = append(problems, d.problems...)
 	if len(problems) == 0 || root.kind == kindMapping {
 		problems = append(problems, c.check()...)
@@ -136,6 +138,19 @@ func Parse(files ...File) (*Config, error) {
 	}
 	s.files = append(s.files, c.namedFiles(e.files)...)
 	return c, nil
+}
+
+// idleSQL is the default of timeouts.idle for mysql listeners, MySQL's own wait_timeout: clients there keep connections in
+// pools of their own for hours.
+const idleSQL = Duration(8 * time.Hour)
+
+// settleDefaults sets the defaults that depend on other settings.
+func (c *Config) settleDefaults() {
+	for name, l := range c.Listeners {
+		if l != nil && l.Protocol == ProtocolMySQL && c.node(join(join(join("listeners", name), "timeouts"), "idle")) == nil {
+			l.Timeouts.Idle = idleSQL
+		}
+	}
 }
 
 const minimal = "a minimal configuration is: listeners: {web: {address: \":8080\"}} and routes: {ping: {match: /ping, respond: 200}}"

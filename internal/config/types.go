@@ -70,7 +70,7 @@ type ListenerTimeouts struct {
 	RequestHeader Duration `yaml:"request_header" default:"10s" doc:"From the first byte of a request head to its last; for mysql the whole handshake."`
 	RequestBody   Duration `yaml:"request_body" default:"30s" doc:"Longest silence while a request body comes in."`
 	Write         Duration `yaml:"write" default:"30s" doc:"Longest time that a client may refuse to take response bytes."`
-	Idle          Duration `yaml:"idle" default:"75s" doc:"Longest silence between requests; for tcp and tunnels without traffic in either direction."`
+	Idle          Duration `yaml:"idle" default:"75s" doc:"Longest silence between requests; for tcp and tunnels without traffic in either direction. For mysql the default is 8h."`
 }
 
 // ListenerLimits bound what strangers can fill. Zero means no bound where the default is zero.
