@@ -98,6 +98,9 @@ func singles() []*Charset {
 	all := make([]*Charset, 0, len(upperHalves))
 	for _, half := range upperHalves {
 		c := &Charset{Name: half.name, class: ascii, control: asciiControl}
+		if strings.Contains(deleteIsNone, half.name) {
+			c.control[1] = 0
+		}
 		for i := range 128 {
 			b := 0x80 + i
 			switch half.bytes[i] {

@@ -31,3 +31,6 @@ var upperHalves = []struct{ name, bytes string }{
 	{"macroman", "ciiiiiiiiiiiiiiiiiiiiiiiiiiiiiii.......i......ii..............ii....i......cii..........ii...........ciiiiiiiiii.iiiii.........."},
 	{"tis620", strings.Repeat(".", 128)},
 }
+
+// deleteIsNone names the character sets in which DEL is no control character.
+const deleteIsNone = "cp1251 cp1257 cp852 cp866 keybcs2 latin2 macce macroman"

@@ -138,7 +138,7 @@ func otherLiteral(k Kind, old []byte, m *Mode) string {
 		return string(old) + "7"
 	case Decimal:
 		if old[len(old)-1] == '.' {
-			return "7" + string(old)
+			return string(old[:len(old)-1]) + "7."
 		}
 		return string(old) + "7"
 	}

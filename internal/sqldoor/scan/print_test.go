@@ -50,20 +50,3 @@ func TestPrint(t *testing.T) {
 	f("select null is null", "select null is null")
 }
 
-func BenchmarkPrint(b *testing.B) {
-	for _, c := range []struct{ name, text string }{
-		{"sbtest35", "SELECT c FROM sbtest1 WHERE id=12345"},
-		{"point60", "SELECT id, name, email FROM users WHERE id = 12345 LIMIT 1"},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			text := []byte(c.text)
-			b.SetBytes(int64(len(text)))
-			b.ReportAllocs()
-			var p Print
-			m := &Mode{MariaDB: true, Version: 101119}
-			for b.Loop() {
-				p.Scan(text, m)
-			}
-		})
-	}
-}

@@ -77,7 +77,7 @@ func AppendSettings(to []Setting, statement []byte, m *Mode) ([]Setting, bool) {
 	}
 }
 
-// setting reads one assignment, up to the comma or the end. modified remembers that a word like GLOBAL was met: servers let it reach on to the assignments
+// setting reads one assignment, up to the comma or the end. modified remembers that GLOBAL or PERSIST was met: servers let it reach on to the assignments
 // behind it that have none (MySQL manual 15.7.6.1), which nobody expects, so such statements are not understood.
 func (r *reader) setting(modified *bool) (one Setting, ok bool) {
 	switch {
@@ -122,15 +122,14 @@ func (r *reader) setting(modified *bool) (one Setting, ok bool) {
 		switch r.word {
 		case wSession, wLocal:
 		case wGlobal:
-			one.Scope = GlobalScope
+			one.Scope, *modified = GlobalScope, true
 		case wPersist, wPersistOnly:
-			one.Scope = PersistScope
+			one.Scope, *modified = PersistScope, true
 		default:
 			return one, false
 		}
-		*modified = true
 		r.advance()
-	} else if *modified {
+	} else if *modified || r.word == wPassword {
 		return one, false
 	}
 	start, end := r.tok.Start, r.tok.End

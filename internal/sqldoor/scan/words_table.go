@@ -39,7 +39,6 @@ const (
 	wCurrentTimestamp
 	wCurrentUser
 	wCursor
-	wDatabase
 	wDatabases
 	wDayHour
 	wDayMicrosecond
@@ -142,7 +141,6 @@ const (
 	wNumeric
 	wOn
 	wOptimize
-	wOption
 	wOptionally
 	wOr
 	wOrder
@@ -172,7 +170,6 @@ const (
 	wRevoke
 	wRight
 	wRlike
-	wSchema
 	wSchemas
 	wSecondMicrosecond
 	wSelect
@@ -229,6 +226,9 @@ const (
 	wXor
 	wYearMonth
 	wZerofill
+	wDatabase
+	wSchema
+	wOption
 	wAction
 	wAdmin
 	wAdvise
@@ -376,11 +376,11 @@ const (
 const lastReserved = wZerofill
 
 // otherWords are words of the grammar that can be identifiers too, at least in some server.
-const otherWords = `action admin advise after autocommit backup begin binlog body cache chain changed channel charset checksum clone close columns commit committed
-concurrent connection consistent count cube current data deallocate diagnostics disable do dumpfile enable end engine error errors event events
-execute export extended fields flush format function functions get global handler help hosts identified immediate import indexes install instance
-isolation json lastval level local locked locks master menshen mode names next nextval no nowait of offset only open package partitions password
-persist persist_only plugins prepare previous privileges processlist proxy query recover recursive relaylog repair repeatable replica replicas
-replication reset resource restore role rollback row rows savepoint sequence serializable server session setval shared share shutdown skip slave
-slaves snapshot stacked stage start statement status stop tables temporary transaction truncate uncommitted uninstall user value view wait warnings
-work xa xml over window hard atomic restart`
+const otherWords = `database schema option action admin advise after autocommit backup begin binlog body cache chain changed channel charset checksum clone close columns
+commit committed concurrent connection consistent count cube current data deallocate diagnostics disable do dumpfile enable end engine error errors
+event events execute export extended fields flush format function functions get global handler help hosts identified immediate import indexes install
+instance isolation json lastval level local locked locks master menshen mode names next nextval no nowait of offset only open package partitions
+password persist persist_only plugins prepare previous privileges processlist proxy query recover recursive relaylog repair repeatable replica
+replicas replication reset resource restore role rollback row rows savepoint sequence serializable server session setval shared share shutdown skip
+slave slaves snapshot stacked stage start statement status stop tables temporary transaction truncate uncommitted uninstall user value view wait
+warnings work xa xml over window hard atomic restart`
