@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/goccy/go-yaml"
@@ -24,15 +25,21 @@ func configCommand() *cobra.Command {
 }
 
 func schemaCommand() *cobra.Command {
-	return &cobra.Command{
+	var output string
+	c := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the configuration, for editors",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil { // both forms are the same: a schema is JSON
+				return err
+			}
 			_, err := c.OutOrStdout().Write(config.Schema(httpdoor.PolicyKinds()...))
 			return err
 		},
 	}
+	outputFlag(c, &output)
+	return c
 }
 
 func exportCommand() *cobra.Command {
@@ -55,6 +62,7 @@ func exportCommand() *cobra.Command {
 				if text, err = yaml.YAMLToJSON(text); err != nil {
 					return err
 				}
+				return printJSON(c.OutOrStdout(), json.RawMessage(text))
 			}
 			_, err = c.OutOrStdout().Write(text)
 			return err
