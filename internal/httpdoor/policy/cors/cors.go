@@ -97,7 +97,7 @@ func (c *cors) origin(text string, e *policy.Env, field string) {
 		c.patterns = append(c.patterns, re)
 	default:
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text || u.User != nil || strings.ContainsAny(u.Host, "*") {
+		if err != nil || u.Scheme == "" || u.Host == "" || !strings.EqualFold(u.Scheme+"://"+u.Host, text) || u.User != nil || strings.ContainsAny(u.Host, "*") {
 			e.Problem(field, "%q is no origin (%s)", text, accepted)
 			return
 		}
@@ -122,6 +122,9 @@ func (c *cors) allows(origin []byte) bool {
 	}
 	var lower [originBytesMax]byte
 	for i, b := range origin {
+		if b >= 0x80 { // no browser sends that, and regular expressions fold some of it to ASCII
+			return false
+		}
 		if 'A' <= b && b <= 'Z' {
 			b |= 0x20
 		}
