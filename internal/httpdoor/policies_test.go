@@ -474,9 +474,9 @@ consumers: {app: {groups: [a], api_keys: [k]}}
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
-	began := time.Now()
+	x.began = 1e9
 	for b.Loop() {
-		x.began = 1e9 + poll.Instant(time.Since(began))
+		x.began += poll.Instant(time.Microsecond)
 		if done, f := x.police(0); done || f != nil {
 			b.Fatal(f)
 		}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 
@@ -153,17 +154,11 @@ func (e *Edits) AppendToError(dst, lines []byte) []byte {
 // appendKept appends lines but those whose names are dropped. dst may be lines[:0]: it never overtakes.
 func appendKept(dst, lines []byte, dropped func(name []byte) bool) []byte {
 	for len(lines) > 0 {
-		colon, end := 0, 0
-		for lines[colon] != ':' {
-			colon++
+		end := bytes.IndexByte(lines, '\n') + 1
+		if !dropped(lines[:bytes.IndexByte(lines, ':')]) {
+			dst = append(dst, lines[:end]...)
 		}
-		for end = colon; lines[end] != '\n'; {
-			end++
-		}
-		if !dropped(lines[:colon]) {
-			dst = append(dst, lines[:end+1]...)
-		}
-		lines = lines[end+1:]
+		lines = lines[end:]
 	}
 	return dst
 }

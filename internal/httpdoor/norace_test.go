@@ -1,0 +1,5 @@
+//go:build !race
+
+package httpdoor
+
+const raceDetector = false
