@@ -9,6 +9,9 @@ func Classify(text []byte, m *Mode) Facts {
 		c.Reset(c.text, m)
 		c.facts.ReadOnly = true
 		c.statement()
+		for c.tok.Kind != End && c.tok.Kind != Bad { // a hint, or what is odd, may stand anywhere
+			c.advance()
+		}
 		if c.Odd {
 			c.unknown("odd text")
 		}
@@ -354,7 +357,7 @@ func (r *reader) expressions(table int) {
 				r.writes("sets a user variable")
 			}
 		}
-		before, dotted, operand = r.word, r.tok.Kind == Dot, r.tok.Kind.Literal() || r.is(')')
+		before, dotted, operand = r.word, r.tok.Kind == Dot, r.tok.Kind.Literal() || r.tok.Kind == Parameter || r.is(')')
 		r.advance()
 	}
 }

@@ -98,6 +98,11 @@ func FuzzPrint(f *testing.F) {
 		if !bytes.Equal(again.Text, p.Text) || again.Hash != p.Hash || again.Opaque || again.Hint != p.Hint || again.Multi != p.Multi {
 			t.Fatalf("not stable:\n%q\n%q\n%q", text, p.Text, again.Text)
 		}
+		facts, same := Classify(text, m), Classify(p.Text, m)
+		facts.Name, same.Name = Span{}, Span{}
+		if facts != same {
+			t.Fatalf("the print has other facts:\n%q %+v\n%q %+v", text, facts, p.Text, same)
+		}
 		// Other literals, same print and same facts.
 		var other []byte
 		last := int32(0)

@@ -43,12 +43,14 @@ type Print struct {
 // printer is the state of one Scan beside the result.
 type printer struct {
 	*Print
-	prev       Kind // of the last token written; End at the start
-	prevByte   byte // its first byte if it is an operator
-	call       bool // the last token is an identifier: a bracket directly behind it is written so
-	gap        bool // space stood before the current token
-	depth      int  // open brackets
-	semicolons int  // to be written if something follows
+	prev     Kind // of the last token written; End at the start
+	prevByte byte // its first byte if it is an operator
+	call     bool // the last token is an identifier: a bracket directly behind it is written so
+	gap      bool // space stood before the current token
+	depth    int  // open brackets
+
+	semicolons  int // to be written if something follows
+	semicolonAt int // where the first of them stands
 
 	list      int  // the depth inside the brackets of an IN list of plain values, 0 outside
 	listed    int  // values seen in it, all but the first not yet written
@@ -118,6 +120,9 @@ func (p *Print) Scan(text []byte, m *Mode) {
 			w.word(&s, text[t.Start:t.End], t)
 		case Semicolon:
 			w.breakList()
+			if w.semicolons == 0 {
+				w.semicolonAt = t.Start
+			}
 			w.semicolons++
 			w.rows, w.gap = noRows, false
 			continue
@@ -139,6 +144,14 @@ func (w *printer) finish(s *Scanner) {
 	w.breakList()
 	if s.Odd {
 		w.Opaque = true
+	}
+	if w.semicolons > 0 {
+		for _, c := range s.src[w.semicolonAt:] {
+			if c != ';' && s.cs.class[c] != cSpace { // a statement of comments only, which leaves nothing to tell "select 1; -- x" from "select 1"
+				w.Opaque, w.Multi = true, true
+				break
+			}
+		}
 	}
 	switch w.Hint {
 	case Primary:

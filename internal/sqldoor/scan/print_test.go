@@ -49,4 +49,3 @@ func TestPrint(t *testing.T) {
 	f("select 'unclosed", "select")
 	f("select null is null", "select null is null")
 }
-
