@@ -22,6 +22,8 @@ var seeds = []string{
 	"select '\xbf\\' or 1=1 -- ", "select '\x95\\', `\x81``", "select 1.e(2), a=!b, a<=>b, a:=1, c->'$.d', c->>'$.e'", "/* menshen: primary */ select 1; select 2;;",
 	"set global a=1, @b='c', names utf8 collate utf8_bin", "create trigger t before insert on x for each row begin if a then set b=1; end if; end; select 1",
 	"select count (*) from t for update", "with x as (select 1) delete from t", "in ((1,2", "in (1 in (1,2),3)", "values (1),(2", "select 1 /*! ; */", "$a$b", "1..2", "a . b",
+	// What a print and its statement once disagreed about:
+	"insert''A(", "/*menshen:primArY*/0 0", "select 1; -- x", "!+0.", "-0x41-1.e(-1a)",
 }
 
 func FuzzScan(f *testing.F) {

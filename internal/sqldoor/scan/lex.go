@@ -98,7 +98,7 @@ func (s *Scanner) real(i int) Token {
 	s.Odd = true
 	switch s.cs.class[s.peek(j)] {
 	case cOperator, cDot, cCompare, cDouble, cMinus, cSlash, cStar, cAt, cColon, cSemicolon:
-		s.single = true
+		s.after = afterJunk
 		return s.token(Junk, j)
 	}
 	return s.bad()
@@ -225,7 +225,7 @@ func (s *Scanner) dot(i int) Token {
 	case c == '.' && s.mode.MariaDB:
 		return s.token(Operator, i+2)
 	}
-	s.name = true
+	s.after = afterDot
 	return s.token(Dot, i+1)
 }
 

@@ -108,10 +108,10 @@ func (p *Print) Scan(text []byte, m *Mode) {
 				}
 				w.operator(text[t.Start:t.End])
 				w.gap = false
-				w.write(text[n.Start:n.End], n.Kind) // an identifier such as 1a, or a hexadecimal number
-				if n.Kind.Literal() {
-					p.Text = append(p.Text[:len(p.Text)-(n.End-n.Start)], '?')
-					w.slot(n)
+				if n.Kind.Literal() { // 0x41, whose sign stays
+					w.value(n)
+				} else { // an identifier such as 1a
+					w.write(text[n.Start:n.End], n.Kind)
 				}
 				break
 			}

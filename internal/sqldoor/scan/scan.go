@@ -103,14 +103,18 @@ type Scanner struct {
 	mode Mode
 	cs   *Charset
 
-	lastName   int  // where the last unquoted identifier ended
-	name       bool // a dot stands directly before pos: what follows is a Name
-	single     bool // the byte at pos is an operator of its own, whatever follows (see real)
-	executable bool // between Open and Close
+	lastName   int   // where the last unquoted identifier ended
+	after      uint8 // what stands directly before pos: 0, afterDot, afterJunk
+	executable bool  // between Open and Close
 
 	// Odd says that something was met which servers read in surprising ways, or which depends on what the Mode does not know. Sticky until Reset.
 	Odd bool
 }
+
+const (
+	afterDot  = 1 + iota // a word is a Name
+	afterJunk            // the next byte is an operator of its own, whatever follows (see real)
+)
 
 // Reset starts over at the beginning of text.
 func (s *Scanner) Reset(text []byte, m *Mode) {
@@ -138,17 +142,10 @@ func (s *Scanner) next() (t Token, gap bool) {
 			s.pos, gap = i, true
 		}
 		t = s.lex()
-		switch t.Kind {
-		case Junk, Open, Close:
-			gap = true
-		case Comment:
-			if hintOf(s.src[t.Start:t.End]) != NoHint {
-				return t, gap
-			}
-			gap = true
-		default:
+		if t.Kind > Close || t.Kind == End || t.Kind == Hint || t.Kind == Comment && hintOf(s.src[t.Start:t.End]) != NoHint {
 			return t, gap
 		}
+		gap = true
 	}
 }
 
@@ -159,7 +156,7 @@ func (s *Scanner) spaces(i int) int {
 		i++
 	}
 	if i > start {
-		s.name = false
+		s.after = 0
 	}
 	return i
 }
@@ -195,15 +192,15 @@ func (s *Scanner) lex() Token {
 	}
 	c := src[i]
 	class := s.cs.class[c]
-	if s.name {
-		s.name = false
-		if class <= cIdentLast {
+	if s.after != 0 {
+		after := s.after
+		s.after = 0
+		switch {
+		case after == afterJunk:
+			return s.token(Operator, i+1)
+		case class <= cIdentLast:
 			return s.identifier(i, Name)
 		}
-	}
-	if s.single {
-		s.single = false
-		return s.token(Operator, i+1)
 	}
 	switch class {
 	case cIdent:
