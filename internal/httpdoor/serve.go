@@ -338,7 +338,6 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	resp, c := &x.response, x.conn
 	c.relayed.Store(up.Poll())
 	defer c.relayed.Store(nil)
-	up.StartBody(resp)
 	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
 	x.answered()
 	chunked := false
@@ -370,6 +369,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 				return x.abandon(up, f)
 			}
 		}
+	up.StartBody(resp) // may exchange the buffer that the head lies in
 		piece, f := up.Body(x.share.target.TimeoutIdle, x.deadline)
 		if f != nil {
 			_ = x.flush()

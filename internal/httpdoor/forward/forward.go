@@ -343,6 +343,8 @@ func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
 }
 
 // StartBody prepares for the body of the response whose head was just read.
+//
+// The views of the head die.
 func (c *Conn) StartBody(resp *h1.Response) {
 	switch {
 	case resp.NoBody:
