@@ -247,6 +247,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 // the final one.
 func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	r := &x.request
+	x.response.Reset() // an attempt may have left half a head
 	head := forward.RequestHead{Hop: x.hop(), Target: x.target, Host: r.Host, Chunked: x.body.framing == bodyChunked}
 	if w := x.route.rewrite; w != nil && w.host != "" {
 		head.Host = []byte(w.host)
