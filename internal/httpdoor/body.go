@@ -74,6 +74,7 @@ func (x *exchange) takeWhole() *fault.Fault {
 			return f
 		}
 		x.w += n
+		x.tick() // the client's slowness is not the endpoint's
 	}
 	b.whole = x.in[x.r : x.r+length]
 	x.r += length
@@ -187,6 +188,7 @@ const patienceContinue = time.Second
 func (x *exchange) startPump(up *forward.Conn) {
 	x.pumping = make(chan *fault.Fault, 1)
 	x.goAhead = make(chan struct{})
+	x.pumped.Store(0)
 	if x.request.ExpectContinue {
 		x.expecting.Store(expectWaiting)
 	} else {
@@ -201,11 +203,22 @@ func (x *exchange) startPump(up *forward.Conn) {
 			}
 		}()
 		f := x.pump(up)
+		x.pumped.Store(int64(poll.Now()))
 		if f != nil && f.Kind != fault.UpstreamBroken {
 			up.Poll().Interrupt() // no response is worth waiting for
 		}
 		x.pumping <- f
 	}()
+}
+
+// answerBefore bounds the wait for an answer while there is a pump: an endpoint's time for its first byte begins when it
+// has the whole request. As long as it has not, the bound is one at which to ask again.
+func (x *exchange) answerBefore(now poll.Instant) poll.Instant {
+	began := poll.Instant(x.pumped.Load())
+	if began == 0 {
+		began = now
+	}
+	return poll.Earlier(began.Add(x.share.target.TimeoutFirst), x.deadline)
 }
 
 // pump sends the body. A broken endpoint is no fault of the body yet: its response may explain (413, say).

@@ -73,6 +73,7 @@ type state struct {
 	// Streaming: shared with the goroutine that sends the request body; see pump.
 	pumping   chan *fault.Fault
 	goAhead   chan struct{}
+	pumped    atomic.Int64 // the Instant at which the pump ended; 0: it runs
 	expecting atomic.Int32
 	interim   sync.Mutex // held while 100 (Continue) is written, which either goroutine may do
 }

@@ -289,13 +289,17 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	}
 	if !x.body.complete {
 		x.startPump(up)
-	}
-	if x.pumping != nil { // the endpoint may wait for the end of a body that takes its time
-		before = x.deadline
+		before = x.answerBefore(poll.Now())
 	}
 	for {
 		f := up.ReadHead(&x.response, r.Method, before)
 		if f != nil {
+			if f.Kind == fault.UpstreamTimeout && x.pumping != nil {
+				now := poll.Now()
+				if before = x.answerBefore(now); before > now { // the body took its time
+					continue
+				}
+			}
 			if own, _ := x.joinPump(up, false); own != nil && own.Kind != fault.UpstreamBroken {
 				return own
 			}
