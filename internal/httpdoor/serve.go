@@ -310,6 +310,7 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 			x.relayContinue()
 		case status == 101:
 			if !x.upgrades() {
+				x.joinPump(up, false)
 				return fault.New(fault.UpstreamBroken, "the service changed the protocol without being asked")
 			}
 			return nil
