@@ -371,9 +371,10 @@ const (
 	lingerBytes = 64 << 20
 )
 
-// lingers says that the client may still be sending what nobody is going to read.
+// lingers says that the client is sending, or may be, what nobody is going to read: the rest of a body, or requests
+// behind the last one that is answered.
 func (x *exchange) lingers() bool {
-	return x.in != nil && x.status != 0 && (x.refused || !x.body.complete)
+	return x.in != nil && x.status != 0 && (x.refused || !x.body.complete || x.pipelined() || !x.conn.poll.Alive())
 }
 
 // linger closes the connection so that the client can read the response although it is still sending: closing with
