@@ -110,7 +110,7 @@ func (p *Pool) Get(now poll.Instant) *Conn {
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
 		age := now.Sub(c.idleSince)
-		if age < trustedIdle || (age < idleTimeout && c.poll.Alive()) {
+		if age < trustedIdle && !c.bodiless || (age < idleTimeout && c.poll.Alive()) {
 			c.Reused = true
 			return c
 		}
@@ -205,6 +205,7 @@ type Conn struct {
 	r, w      int
 	idleSince poll.Instant
 	awaited   bool // Ask has seen the answer begin
+	bodiless  bool // the last response was one without a body: some endpoints send it all the same, a moment later
 
 	framing   framing
 	remaining int64 // of a Content-Length body
@@ -345,6 +346,7 @@ func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
 // StartBody prepares for the body of the response whose head was just read.
 //
 // The views of the head die.
+	c.bodiless = resp.NoBody
 func (c *Conn) StartBody(resp *h1.Response) {
 	switch {
 	case resp.NoBody:

@@ -1,0 +1,323 @@
+package httpdoor
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The response's head is written before its buffer is exchanged for a large one: nobody else's bytes may appear in it.
+func TestHeadsOfLongResponsesAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("x", 100<<10)
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			q, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nX-Path: %s\r\nX-Long: %s\r\nContent-Length: %d\r\n\r\n%s", q.URL.Path, strings.Repeat(q.URL.Path, 200), len(body), body)
+		}
+	}))
+	var clients sync.WaitGroup
+	for i := range 16 {
+		c := g.dial()
+		clients.Go(func() {
+			for j := range 30 {
+				path := fmt.Sprintf("/%03d/%03d", i, j)
+				fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path)
+				resp, err := http.ReadResponse(c.r, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n, err := io.Copy(io.Discard, resp.Body)
+				if resp.Header.Get("X-Path") != path || resp.Header.Get("X-Long") != strings.Repeat(path, 200) || n != int64(len(body)) || err != nil {
+					t.Errorf("%s: %v %d %v", path, resp.Header, n, err)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// The second attempt's head is parsed from its start, whatever the first endpoint had sent of its own.
+func TestRetryAfterHalfAHead(t *testing.T) {
+	t.Parallel()
+	half := endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		http.ReadRequest(r)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nX-Long: "+strings.Repeat("y", 150))
+	})
+	good := endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n"+strings.Repeat("x", 200))
+		}
+	})
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0"}}
+services: {a: {endpoints: [$HALF, $GOOD], outlier: {consecutive_failures: 0}, timeouts: {first_byte: 2s}}}
+routes: {all: {match: /*, service: a}}
+`, "HALF", half, "GOOD", good)
+	for range 4 {
+		if resp, body := g.ask("GET", "/"); resp.StatusCode != 200 || len(body) != 200 {
+			t.Fatal(resp.StatusCode, body)
+		}
+	}
+}
+
+// The time that an endpoint has for its answer begins when it has the whole request.
+func TestFirstByteCountsFromTheRequestsEnd(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0"}}
+services:
+  a: {endpoints: [$A], timeouts: {first_byte: 150ms}, outlier: {consecutive_failures: 0}}
+  mute: {endpoints: [$MUTE], timeouts: {first_byte: 150ms}, outlier: {consecutive_failures: 0}}
+routes: {all: {match: /*, service: a}, mute: {match: /mute, service: mute}}
+`, "A", endpoint(t, echo), "MUTE", endpoint(t, func(c net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }))
+	slowly := func(c *client, path string, size int) (*http.Response, string) {
+		t.Helper()
+		c.send(fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", path, size))
+		for part := range 4 {
+			time.Sleep(100 * time.Millisecond) // the client's slowness is the subject
+			c.send(strings.Repeat("x", size/4+size%4*(part/3)))
+		}
+		return c.get("PUT")
+	}
+	for _, size := range []int{4, 100 << 10} { // read whole, and sent by the pump
+		c := g.dial()
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.get("GET") // so that there is an idle connection to the endpoint
+		if resp, _ := slowly(c, "/", size); resp.StatusCode != 200 {
+			t.Errorf("%d bytes, slowly: %d", size, resp.StatusCode)
+		}
+		began := time.Now()
+		if resp, body := slowly(g.dial(), "/mute", size); resp.StatusCode != 504 || !strings.Contains(body, "upstream_timeout") {
+			t.Errorf("%d bytes to a mute endpoint: %d %s", size, resp.StatusCode, body)
+		}
+		if took := time.Since(began); took < 540*time.Millisecond || took > 2*time.Second {
+			t.Errorf("%d bytes to a mute endpoint: %v", size, took)
+		}
+	}
+}
+
+// An endpoint that switches protocols unasked in the middle of an upload: the pump must have ended when the answer is sent.
+func TestUnaskedSwitchDuringUpload(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		http.ReadRequest(r)
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+		io.Copy(io.Discard, r)
+	}))
+	for range 5 {
+		c := g.dial()
+		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range 100 {
+				if _, err := c.Write(bytes.Repeat([]byte("y"), 1000)); err != nil {
+					return
+				}
+			}
+		}()
+		if resp, _ := c.get("POST"); resp.StatusCode != 502 {
+			t.Fatal(resp.StatusCode)
+		}
+		<-done
+		c.Close()
+	}
+}
+
+// A connection that ends while the client has sent further requests must not be reset under the last response.
+func TestRequestsBeyondTheLastOne(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0", limits: {requests_per_connection: 10}}}
+services: {a: {endpoints: [$A]}}
+routes: {all: {match: /*, service: a}}
+`, "A", endpoint(t, echo))
+	for range 5 {
+		c := g.dial()
+		c.send(strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\nX-Fill: "+strings.Repeat("z", 500)+"\r\n\r\n", 300))
+		time.Sleep(20 * time.Millisecond) // a client that reads late
+		for i := range 10 {
+			resp, err := http.ReadResponse(c.r, nil)
+			if err != nil {
+				t.Fatalf("response %d: %v", i, err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.Close != (i == 9) {
+				t.Fatalf("response %d: %v, close %v", i, err, resp.Close)
+			}
+		}
+		c.closed()
+		c.Close()
+	}
+}
+
+// What an endpoint sends beyond its response must never become somebody's response.
+func TestExcessBytesNeverPoison(t *testing.T) {
+	t.Parallel()
+	const poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+	f := func(name, method, first, later string) {
+		t.Helper()
+		sent := make(chan struct{}, 1)
+		g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+			for {
+				q, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				if q.URL.Path == "/bad" {
+					io.WriteString(c, first)
+					time.Sleep(100 * time.Microsecond) // so that it comes alone
+					io.WriteString(c, later)
+					sent <- struct{}{}
+					continue
+				}
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+			}
+		}))
+		c := g.dial()
+		for i := range 100 {
+			c.send(method + " /bad HTTP/1.1\r\nHost: a\r\n\r\n")
+			c.get(method)
+			<-sent // what is late is there now, and the connection's last use is not yet long ago
+			c.send("GET /good HTTP/1.1\r\nHost: a\r\n\r\n")
+			if resp, body := c.get("GET"); body != "good" && resp.StatusCode != 502 {
+				t.Errorf("%s, round %d: %d %s", name, i, resp.StatusCode, body)
+				return
+			}
+		}
+	}
+	f("lying length", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"+poison, "")
+	f("end of chunks", "GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"+poison, "")
+	f("204", "GET", "HTTP/1.1 204 No Content\r\n\r\n"+poison, "")
+	f("HEAD", "HEAD", fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(poison)), poison)
+}
+
+// 200 clients, each pipelining requests with random bodies: every response is that of its request.
+func TestManyClientsGetTheirOwnAnswers(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0"}}
+services: {a: {endpoints: [$A, $B]}}
+routes: {all: {match: /*, service: a}, here: {match: /here, respond: {body: here}}}
+`, "A", endpoint(t, mirror), "B", endpoint(t, mirror))
+	clients, rounds := 200, 6
+	if testing.Short() {
+		clients = 40
+	}
+	var group sync.WaitGroup
+	for i := range clients {
+		c := g.dial()
+		c.SetDeadline(time.Now().Add(100 * time.Second))
+		group.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 7))
+			for range rounds {
+				if err := c.conversation(random, strconv.Itoa(i)); err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+			}
+			c.Close()
+		})
+	}
+	group.Wait()
+}
+
+// mirror answers with the request's path and body, now with a length, now in chunks.
+func mirror(c net.Conn, r *bufio.Reader) {
+	for {
+		q, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(q.Body)
+		if err != nil {
+			return
+		}
+		switch {
+		case q.Method == "HEAD":
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nX-Path: %s\r\nContent-Length: %d\r\n\r\n", q.URL.Path, len(body))
+		case len(body)%3 == 1:
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nX-Path: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", q.URL.Path, len(body), body)
+		default:
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nX-Path: %s\r\nContent-Length: %d\r\n\r\n%s", q.URL.Path, len(body), body)
+		}
+	}
+}
+
+// conversation sends up to ten requests without waiting, in random pieces, and checks their answers.
+func (c *client) conversation(random *rand.Rand, name string) error {
+	type asked struct{ method, path, body string }
+	var all []asked
+	var text bytes.Buffer
+	for i := range 1 + random.IntN(10) {
+		q := asked{method: []string{"GET", "POST", "PUT", "HEAD"}[random.IntN(4)], path: fmt.Sprintf("/%s/%d/%d", name, i, random.Uint32())}
+		if random.IntN(8) == 0 && (q.method == "GET" || q.method == "HEAD") {
+			q.path = "/here"
+		}
+		if q.method == "POST" || q.method == "PUT" {
+			size := []int{0, 1, 100, 5000, 20_000, 150_000}[random.IntN(6)]
+			q.body = strings.Repeat(q.path+",", size/len(q.path)+1)[:size]
+		}
+		fmt.Fprintf(&text, "%s %s HTTP/1.1\r\nHost: a\r\n", q.method, q.path)
+		if len(q.body)%2 == 1 {
+			fmt.Fprintf(&text, "Transfer-Encoding: chunked\r\n\r\n")
+			for rest := q.body; len(rest) > 0; {
+				n := 1 + random.IntN(len(rest))
+				fmt.Fprintf(&text, "%x\r\n%s\r\n", n, rest[:n])
+				rest = rest[n:]
+			}
+			fmt.Fprintf(&text, "0\r\n\r\n")
+		} else {
+			fmt.Fprintf(&text, "Content-Length: %d\r\n\r\n%s", len(q.body), q.body)
+		}
+		all = append(all, q)
+	}
+	written := make(chan error, 1)
+	go func() {
+		for text.Len() > 0 {
+			if _, err := c.Write(text.Next(1 + random.IntN(text.Len()))); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- nil
+	}()
+	for i, q := range all {
+		resp, err := http.ReadResponse(c.r, &http.Request{Method: q.method})
+		if err != nil {
+			return fmt.Errorf("response %d to %s %s: %w", i, q.method, q.path, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		wantPath, wantBody := q.path, q.body
+		if q.path == "/here" {
+			wantPath, wantBody = "", "here"
+		}
+		if q.method == "HEAD" {
+			wantBody = ""
+		}
+		if resp.StatusCode != 200 || resp.Header.Get("X-Path") != wantPath || string(body) != wantBody {
+			return fmt.Errorf("response %d to %s %s (%d bytes): %d %s, %d bytes", i, q.method, q.path, len(q.body), resp.StatusCode, resp.Header.Get("X-Path"), len(body))
+		}
+	}
+	return <-written
+}
