@@ -71,7 +71,7 @@ var bans = []struct{ who, whom, reason string }{
 	{"poll, h1, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
 	{"config", "net/http, log/slog, context", "it opens no socket and starts no goroutine"},
 	{"*, */*, */*/*", "log, math/rand, io/ioutil, unsafe", "slog, math/rand/v2, io and os; unsafe has one home (see allowed)"},
-	{"*, */*, */*/*", "testing, github.com/menshen-gateway/menshen/internal/testenv, github.com/menshen-gateway/menshen/internal/config/configtest", "tests only"},
+	{"*, */*, */*/*", "testing, github.com/menshen-gateway/menshen/internal/testenv, github.com/menshen-gateway/menshen/internal/config/configtest, github.com/menshen-gateway/menshen/internal/httpdoor/policy/policytest", "tests only"},
 	{"*, */*, */*/*, cmd/*", "github.com/go-sql-driver/mysql, github.com/coder/websocket, github.com/santhosh-tekuri/jsonschema/v6, github.com/rogpeppe/go-internal/testscript", "peers and validators of tests; the gateway has no use for them"},
 	{"*, */*, */*/*", "github.com/spf13/cobra", "the command line is cmd's"},
 }
@@ -81,6 +81,7 @@ var allowed = []string{
 	"poll unsafe", // the address of a buffer in a system call
 	"cmd/menshen github.com/spf13/cobra",
 	"testenv testing", "testenv log", "testenv github.com/go-sql-driver/mysql",
+	"httpdoor/policy/policytest testing",
 	"config/configtest testing", "config/configtest github.com/santhosh-tekuri/jsonschema/v6",
 }
 
