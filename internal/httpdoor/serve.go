@@ -369,13 +369,13 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	}
 	x.status = resp.Status
 	x.out = forward.AppendResponse(x.out[:0], resp, &head)
+	up.StartBody(resp) // may exchange the buffer that the head lies in
 	for {
 		if !up.Buffered() && !up.Done() { // what follows has to be waited for: let go what there is
 			if f := x.flush(); f != nil {
 				return x.abandon(up, f)
 			}
 		}
-	up.StartBody(resp) // may exchange the buffer that the head lies in
 		piece, f := up.Body(x.share.target.TimeoutIdle, x.deadline)
 		if f != nil {
 			_ = x.flush()

@@ -279,7 +279,6 @@ func (c *Conn) Leftover() []byte {
 var headLimits = h1.Limits{HeadBytes: 128 << 10, LineBytes: 16 << 10, Fields: 512}
 
 // ReadHead reads one response head, be it interim (1xx) or final. Its views live until the next call of ReadHead or Body.
-// A fault with Unsent set means that the endpoint closed a reused connection before any byte.
 func (c *Conn) ReadHead(resp *h1.Response, method []byte, before poll.Instant) *fault.Fault {
 	c.poll.ReadBefore(before)
 	first := c.buf == nil
@@ -343,11 +342,10 @@ func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
 	return fault.Wrap(fault.UpstreamBroken, "the service closed the connection before its response was complete", fmt.Errorf("read from %s: %w", c.pool.address, err))
 }
 
-// StartBody prepares for the body of the response whose head was just read.
-//
-// The views of the head die.
-	c.bodiless = resp.NoBody
+// StartBody prepares for the body of the response whose head was just read. The views of
+// the head die.
 func (c *Conn) StartBody(resp *h1.Response) {
+	c.bodiless = resp.NoBody
 	switch {
 	case resp.NoBody:
 		c.framing = bodyDone
