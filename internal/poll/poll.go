@@ -144,9 +144,11 @@ func (c *Conn) WritePatience(d time.Duration) { c.patience = d }
 // Interrupt makes the present or next Read or Await fail with ErrInterrupted, once.
 func (c *Conn) Interrupt() {
 	c.interrupt.Store(true)
-	// Only the runtime's timer moves; the reader finds that its own bound has not passed and looks at the flag.
-	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	c.expire()
 }
+
+// expire moves only the runtime's timer; the reader finds that its own bound has not passed and looks at the flag.
+func (c *Conn) expire() { _ = c.Conn.SetReadDeadline(time.Unix(1, 0)) }
 
 // arm makes sure that the timer fires no later than want (and is left alone when it fires somewhat earlier). now may be
 // slightly old.

@@ -87,6 +87,9 @@ func (c *Conn) tryTake(fd uintptr) bool {
 	}
 	c.tried = false
 	c.arm(now, want)
+	if c.interrupt.Load() { // the timer's new setting may have undone that of Interrupt
+		c.expire()
+	}
 	return false
 }
 

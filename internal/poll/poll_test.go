@@ -237,3 +237,56 @@ func BenchmarkPingPong(b *testing.B) {
 		}
 	}
 }
+
+// An Interrupt that comes while Loop prepares to wait must not be undone by the timer that Loop then sets.
+func TestInterruptBeforeLoopWaits(t *testing.T) {
+	t.Parallel()
+	c, _ := pair(t)
+	if !c.CanLoop() {
+		t.Skip("no Loop here")
+	}
+	c.ReadBefore(Now().Add(time.Minute))
+	h := &interrupting{c: c}
+	began := time.Now()
+	if err := c.Loop(h); !errors.Is(err, ErrInterrupted) {
+		t.Fatalf("got %v", err)
+	}
+	if took := time.Since(began); took > missedEOF/2 {
+		t.Fatalf("took %v", took)
+	}
+}
+
+type interrupting struct {
+	c   *Conn
+	buf [64]byte
+}
+
+func (i *interrupting) Room() []byte  { return i.buf[:] }
+func (i *interrupting) Take(int) bool { return true }
+func (i *interrupting) Idle() Instant { i.c.Interrupt(); return Now() }
+
+// Data and the end of file in one wake-up, or two: the loop hands over the one and returns the other.
+func TestLoopSeesAHalfCloseWithData(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		c, peer := pair(t)
+		if !c.CanLoop() {
+			t.Skip("no Loop here")
+		}
+		peer.Write([]byte("bye"))
+		peer.CloseWrite()
+		h := &counting{}
+		if err := c.Loop(h); err != io.EOF || h.n != 3 {
+			t.Fatalf("%v after %d bytes", err, h.n)
+		}
+	}
+}
+
+type counting struct {
+	buf [64]byte
+	n   int
+}
+
+func (h *counting) Room() []byte    { return h.buf[:] }
+func (h *counting) Take(n int) bool { h.n += n; return true }
+func (h *counting) Idle() Instant   { return Now() }
