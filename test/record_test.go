@@ -164,8 +164,7 @@ routes:
 
 	// logrotate: the file is moved away, SIGHUP opens a new one.
 	must(t, os.Rename(log, log+".1"))
-	must(t, g.Signal(syscall.SIGHUP))
-	testenv.Eventually(t, deadline, func() error { _, err := os.Stat(log); return err })
+	g.hup()
 	ask("GET", "/ping", "")
 	records(t, log, 1)
 	records(t, log+".1", 9)
