@@ -1,5 +1,8 @@
 package scan
 
+// statementsMax bounds the work on one text; nobody sends so many statements at once. From there on a text is of unknown effect.
+const statementsMax = 1000
+
 // Classify says what a text does, from its tokens alone. It allocates nothing; a print's worth of time for a short statement.
 func Classify(text []byte, m *Mode) Facts {
 	all := Facts{ReadOnly: true}
@@ -24,6 +27,10 @@ func Classify(text []byte, m *Mode) Facts {
 			f.Name.End += at
 		}
 		all.Statements++
+		if all.Statements == statementsMax && at+next < len(text) {
+			c.unknown("too many statements")
+			next = len(text) - at
+		}
 		if all.Kind == Unknown && all.Statements == 1 || all.Kind == Empty {
 			all.Kind, all.Name, all.TransactionReadOnly, all.QueryOnly = f.Kind, f.Name, f.TransactionReadOnly, f.QueryOnly
 		}

@@ -139,7 +139,7 @@ type Span struct{ Start, End int }
 type Facts struct {
 	// Kind is the first statement's, skipping empty ones.
 	Kind Statement
-	// Statements counts what the server would run if the client may send several at once; a statement of comments only counts. It is exact unless Kind is Compound,
+	// Statements counts what the server would run if the client may send several at once; a statement of comments only counts. It stops at 1000. It is exact unless Kind is Compound,
 	// the text defines a routine, trigger or event, or UnknownEffect is set.
 	Statements int
 	// Effects of all the statements together.

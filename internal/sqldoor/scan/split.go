@@ -1,28 +1,35 @@
 package scan
 
-// Split finds the first statement of text: text[:end] is it, without the semicolon, and the next one begins at next. next is len(text) when there is none.
+// Split finds the first statement of text: text[:end] is it, without the semicolon, and the next one begins at next, which is len(text) when there is none.
 //
-// As in the server, semicolons and whitespace at the very end of the text belong to no statement, and a comment behind a semicolon is a statement (one
-// that answers OK). exact is false when where the statement ends depends on a grammar: in blocks of routines, triggers, events and MariaDB's compound statements,
-// whose ends are found by counting BEGIN and END, and when the text is odd.
+// As in the server, semicolons and whitespace at the very end of the text belong to no statement; a comment behind a semicolon is a statement (one that
+// answers OK); and a blank statement is an error, behind which nothing is run, so it is always the last. exact is false when where the statement ends depends on
+// a grammar: in blocks of routines, triggers, events and MariaDB's compound statements, whose ends are found by counting BEGIN and END, and when the text is odd.
+//
+// Walking over a text with Split takes time in proportion to its length.
 func Split(text []byte, m *Mode) (end, next int, exact bool) {
 	var s Scanner
 	s.Reset(text, m)
-	last := len(text)
-	for last > 0 && (text[last-1] == ';' || s.cs.class[text[last-1]] == cSpace) {
-		last--
-	}
-	s.src = text[:last]
 	var b blocks
 	for {
 		t, _ := s.next()
 		switch t.Kind {
 		case End, Bad:
-			return last, len(text), !s.Odd && !b.seen
+			return len(text), len(text), !s.Odd && !b.seen
 		case Semicolon:
-			if !b.inside() {
-				return t.Start, t.End, !s.Odd && !b.seen
+			if b.inside() {
+				break
 			}
+			next = t.End
+			for next < len(text) && (text[next] == ';' || s.cs.class[text[next]] == cSpace) {
+				next++
+			}
+			if next < len(text) && s.spaces(0) < t.Start {
+				next = t.End // not blank, and neither is all behind it
+			} else {
+				next = len(text)
+			}
+			return t.Start, next, !s.Odd && !b.seen
 		}
 		b.token(&s, t)
 	}
