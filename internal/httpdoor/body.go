@@ -240,7 +240,7 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 		if x.body.framing == bodyChunked {
 			frame = frame[:0]
 			if last {
-				frame = h1.AppendLastChunk(frame, x.body.chunks.Trailers())
+				frame = h1.AppendLastChunk(frame, x.trailers())
 			} else {
 				frame = h1.AppendChunkHeader(frame, len(payload))
 				frame = append(frame, payload...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy/apikey"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy/cors"
@@ -337,6 +338,16 @@ func (x *exchange) query() (query []byte, has bool) {
 		return x.policy.Query, x.policy.HasQuery
 	}
 	return x.request.Query, x.request.HasQuery
+}
+
+// trailers are those of the request's body, without what policies keep from the endpoint: X-Consumer-Name behind the body
+// would be as much of a lie as before it.
+func (x *exchange) trailers() []h1.Field {
+	trailers := x.body.chunks.Trailers()
+	if x.policing && !x.policy.ToEndpoint.Empty() {
+		trailers = slices.DeleteFunc(trailers, x.policy.ToEndpoint.Removes)
+	}
+	return trailers
 }
 
 // consumer is the name of who signed in, for the access record.

@@ -11,6 +11,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/traffic/balance"
@@ -718,7 +719,7 @@ func (x *exchange) hash(key forward.HashKey) uint64 {
 			return balance.Key(v)
 		}
 	case forward.Cookie:
-		if v, ok := cookie(&x.request, key.Name); ok {
+		if v, ok := policy.Cookie(&x.request, key.Name); ok {
 			return balance.Key(v)
 		}
 	}

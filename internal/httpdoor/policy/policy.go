@@ -172,7 +172,8 @@ const (
 	FieldConsumerGroups = "X-Consumer-Groups" // joined by commas
 )
 
-var identityFields = NewNames("X-Consumer-*")
+// Servers of the CGI kind read X_Consumer_Name as X-Consumer-Name.
+var identityFields = NewNames("X-Consumer*", "X_Consumer*")
 
 // Identify sets the consumer and tells the endpoint by identity fields. Copies that the client sent are removed: nobody
 // becomes somebody by writing it into a header. nil is an anonymous request, and removes them as well.

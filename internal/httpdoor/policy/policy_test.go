@@ -84,7 +84,7 @@ func TestIdentify(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	x.Identify(nil)
-	if got := string(x.ToEndpoint.Lines()); got != "" || x.Consumer != nil || !x.ToEndpoint.RemovesName([]byte("x-consumer-id")) {
+	if got := string(x.ToEndpoint.Lines()); got != "" || x.Consumer != nil || !x.ToEndpoint.RemovesName([]byte("x-consumer-id")) || !x.ToEndpoint.RemovesName([]byte("X_Consumer-Name")) {
 		t.Errorf("%q", got)
 	}
 	x.Status, x.Query = 3, []byte("a")

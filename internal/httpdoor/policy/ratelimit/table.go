@@ -16,7 +16,7 @@ type Table struct {
 	shards [shardCount]shard
 }
 
-const shardCount = 64
+const shardCount = 16
 
 type shard struct {
 	mu    sync.RWMutex
@@ -26,11 +26,7 @@ type shard struct {
 
 // NewTable makes an empty table.
 func NewTable() *Table {
-	t := &Table{seed: maphash.MakeSeed()}
-	for i := range t.shards {
-		t.shards[i].words = map[uint64]*atomic.Int64{}
-	}
-	return t
+	return &Table{seed: maphash.MakeSeed()}
 }
 
 // Len is the number of keys that are held.
@@ -66,6 +62,9 @@ func (t *Table) take(a algorithm, key uint64, now int64, entries int) verdict {
 	if word == nil {
 		if most := max(1, entries/shardCount); len(s.words) >= most {
 			s.forget(a, now, most)
+		}
+		if s.words == nil { // most of ten thousand limits may never be met
+			s.words = map[uint64]*atomic.Int64{}
 		}
 		word = new(atomic.Int64)
 		s.words[key] = word

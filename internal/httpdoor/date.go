@@ -1,7 +1,6 @@
 package httpdoor
 
 import (
-	"bytes"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -9,25 +8,6 @@ import (
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/poll"
 )
-
-// cookie finds a cookie's value (RFC 6265, 4.2.1).
-func cookie(r *h1.Request, name string) ([]byte, bool) {
-	for i := range r.Fields {
-		if r.Fields[i].Known != h1.KnownCookie {
-			continue
-		}
-		rest := r.Fields[i].Value
-		for len(rest) > 0 {
-			var pair []byte
-			pair, rest, _ = bytes.Cut(rest, []byte{';'})
-			key, value, ok := bytes.Cut(bytes.TrimLeft(pair, " \t"), []byte{'='})
-			if ok && string(key) == name {
-				return value, true
-			}
-		}
-	}
-	return nil, false
-}
 
 func appendInt(dst []byte, n int) []byte { return strconv.AppendInt(dst, int64(n), 10) }
 
