@@ -178,10 +178,8 @@ func (d *Door) Retire(listener string) (wait func(context.Context) error) {
 	}
 	d.mu.Unlock()
 	for _, c := range left {
-		if c.state.CompareAndSwap(stateIdle, stateDraining) {
+		if c.state.Swap(stateDraining) == stateIdle {
 			c.poll.Interrupt()
-		} else {
-			c.state.Store(stateDraining)
 		}
 	}
 	return func(ctx context.Context) error {
