@@ -6,9 +6,10 @@ const statementsMax = 1000
 // Classify says what a text does, from its tokens alone. It allocates nothing; a print's worth of time for a short statement.
 func Classify(text []byte, m *Mode) Facts {
 	all := Facts{ReadOnly: true}
+	text = Trim(text, m)
 	for at := 0; ; {
 		end, next, exact := Split(text[at:], m)
-		c := reader{text: text[at : at+end]}
+		c := reader{text: text[at:], stop: end}
 		c.Reset(c.text, m)
 		c.facts.ReadOnly = true
 		c.statement()
@@ -48,7 +49,8 @@ func Classify(text []byte, m *Mode) Facts {
 // reader walks over one statement with one token of look-ahead, and gathers its facts.
 type reader struct {
 	Scanner
-	text  []byte
+	text  []byte // with what follows the statement: whether -- begins a comment depends on the byte behind it
+	stop  int    // where the statement ends
 	facts Facts
 
 	tok      Token
@@ -86,6 +88,9 @@ func (r *reader) load() {
 		case Hint:
 			r.aheadGap = true
 		default:
+			if t.Start >= r.stop {
+				t.Kind = End
+			}
 			r.ahead = t
 			return
 		}

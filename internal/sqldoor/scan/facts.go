@@ -134,7 +134,7 @@ const sessionBound = ReadsUserVariables | ReadsVariables | ReadsFoundRows | Read
 // Span is a part of the text; the zero value is none.
 type Span struct{ Start, End int }
 
-// Facts is what the tokens of a text say about it. It does not depend on the values of literals, so it can be kept with a Print, except for Name and what
+// Facts is what the tokens of a text say about it. It does not depend on the values of literals, so it can be kept with a Print that is not Opaque, except for Name and what
 // AppendSettings finds, which must be read off each statement.
 type Facts struct {
 	// Kind is the first statement's, skipping empty ones.

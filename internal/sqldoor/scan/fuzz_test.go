@@ -23,7 +23,7 @@ var seeds = []string{
 	"set global a=1, @b='c', names utf8 collate utf8_bin", "create trigger t before insert on x for each row begin if a then set b=1; end if; end; select 1",
 	"select count (*) from t for update", "with x as (select 1) delete from t", "in ((1,2", "in (1 in (1,2),3)", "values (1),(2", "select 1 /*! ; */", "$a$b", "1..2", "a . b",
 	// What a print and its statement once disagreed about:
-	"insert''A(", "/*menshen:primArY*/0 0", "select 1; -- x", "!+0.", "-0x41-1.e(-1a)",
+	"--;", "#0\n;0", "--;x", "select 1 --; select 2", "insert''A(", "/*menshen:primArY*/0 0", "select 1; -- x", "!+0.", "-0x41-1.e(-1a)",
 }
 
 func FuzzScan(f *testing.F) {
@@ -58,7 +58,7 @@ func FuzzScan(f *testing.F) {
 			}
 			at = tok.End
 		}
-		for rest := text; len(rest) > 0; {
+		for rest := Trim(text, m); len(rest) > 0; {
 			end, next, _ := Split(rest, m)
 			if end < 0 || end > next || next > len(rest) || next == 0 {
 				t.Fatalf("split of %q: %d, %d", rest, end, next)

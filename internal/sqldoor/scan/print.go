@@ -79,6 +79,7 @@ func (p *Print) Scan(text []byte, m *Mode) {
 		p.SlotsMax = slotsMax
 	}
 	*p = Print{Text: p.Text[:0], Slots: p.Slots[:0], SlotsMax: p.SlotsMax}
+	text = Trim(text, m)
 	var s Scanner
 	s.Reset(text, m)
 	w := printer{Print: p}
@@ -182,6 +183,9 @@ func (w *printer) write(b []byte, k Kind) {
 // space writes what separates the next token from the last.
 func (w *printer) space(k Kind, c byte) {
 	if w.semicolons > 0 {
+		if w.semicolons > 1 || w.prev == End {
+			w.Opaque = true // a blank statement, or one of comments: one ends the run, the other does not
+		}
 		for ; w.semicolons > 0 && len(w.Text) <= printBytesMax; w.semicolons-- {
 			w.Text = append(w.Text, ';')
 		}

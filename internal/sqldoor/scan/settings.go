@@ -36,12 +36,12 @@ func (s *Setting) Literal() bool {
 // AppendSettings appends the assignments of one SET statement. It returns false if the statement is not a SET or is not understood to its end; then what was
 // appended is not all, and the server must be asked.
 func AppendSettings(to []Setting, statement []byte, m *Mode) ([]Setting, bool) {
+	statement = Trim(statement, m)
 	end, next, _ := Split(statement, m)
 	if next < len(statement) {
 		return to, false
 	}
-	statement = statement[:end]
-	r := reader{text: statement}
+	r := reader{text: statement, stop: end}
 	r.Reset(statement, m)
 	r.advance()
 	if !r.take(wSet) {

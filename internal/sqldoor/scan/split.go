@@ -1,12 +1,24 @@
 package scan
 
-// Split finds the first statement of text: text[:end] is it, without the semicolon, and the next one begins at next, which is len(text) when there is none.
+// Trim returns text without the semicolons and whitespace at its end, which servers take off before they read.
+func Trim(text []byte, m *Mode) []byte {
+	cs := m.Charset
+	if cs == nil {
+		cs = UTF8MB4
+	}
+	last := len(text)
+	for last > 0 && (text[last-1] == ';' || cs.class[text[last-1]] == cSpace) {
+		last--
+	}
+	return text[:last]
+}
+
+// Split finds the first statement of a text that was trimmed: text[:end] is it, without the semicolon, and the next one begins at next, which is len(text) when
+// there is none. Walking over a text with Split takes time in proportion to its length.
 //
-// As in the server, semicolons and whitespace at the very end of the text belong to no statement; a comment behind a semicolon is a statement (one that
-// answers OK); and a blank statement is an error, behind which nothing is run, so it is always the last. exact is false when where the statement ends depends on
-// a grammar: in blocks of routines, triggers, events and MariaDB's compound statements, whose ends are found by counting BEGIN and END, and when the text is odd.
-//
-// Walking over a text with Split takes time in proportion to its length.
+// As in the server, a comment behind a semicolon is a statement (one that answers OK), and a blank statement is an error, behind which nothing is run, so it is
+// always the last. exact is false when where the statement ends depends on a grammar: in blocks of routines, triggers, events and MariaDB's compound statements,
+// whose ends are found by counting BEGIN and END, and when the text is odd.
 func Split(text []byte, m *Mode) (end, next int, exact bool) {
 	var s Scanner
 	s.Reset(text, m)
@@ -21,12 +33,7 @@ func Split(text []byte, m *Mode) (end, next int, exact bool) {
 				break
 			}
 			next = t.End
-			for next < len(text) && (text[next] == ';' || s.cs.class[text[next]] == cSpace) {
-				next++
-			}
-			if next < len(text) && s.spaces(0) < t.Start {
-				next = t.End // not blank, and neither is all behind it
-			} else {
+			if s.spaces(0) == t.Start {
 				next = len(text)
 			}
 			return t.Start, next, !s.Odd && !b.seen
