@@ -250,9 +250,9 @@ routes: {all: {match: /*, service: a}}
 	c := g.dial()
 	for _, size := range []int{3, 100_000} {
 		c.send("POST / HTTP/1.1\r\nHos")
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // so that the pieces come apart
 		c.send(fmt.Sprintf("t: a\r\nContent-Length: %d\r\n\r\n", size))
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // the same
 		c.send(strings.Repeat("x", size))
 		if resp, _ := c.get("POST"); resp.StatusCode != 200 {
 			t.Fatal(resp.StatusCode)
