@@ -29,6 +29,7 @@ type requestBody struct {
 	// in that buffer, so nothing may be read into it.
 	spill []byte
 	r, w  int
+	fast  bool // the last read filled the spill
 }
 
 type bodyFraming uint8
@@ -55,8 +56,23 @@ func (b *requestBody) reset() {
 	poll.Put(b.spill)
 	b.spill, b.whole = nil, nil
 	b.framing, b.remaining, b.limit, b.received, b.complete = bodyNone, 0, 0, 0, false
-	b.r, b.w = 0, 0
+	b.r, b.w, b.fast = 0, 0, false
 	b.chunks.Reset()
+}
+
+// refill gives the memory for the next read, when everything is used. It is small for a client that trickles, and large
+// once there is more to read than a small buffer takes.
+func (b *requestBody) refill() []byte {
+	if b.fast && cap(b.spill) == poll.SmallBuffer {
+		poll.Put(b.spill)
+		b.spill = poll.GetLarge()
+	}
+	b.r, b.w = 0, 0
+	room := b.spill[:len(b.spill)-frameRoom]
+	if b.framing == bodyLength && b.remaining < int64(len(room)) {
+		room = room[:b.remaining] // a pipelined request stays in the kernel
+	}
+	return room
 }
 
 // takeWhole reads a short body whole, into the head's buffer, so that it can leave in one write with the head and be sent
@@ -105,21 +121,17 @@ func (x *exchange) nextBody() ([]byte, *fault.Fault) {
 	b := &x.body
 	for !b.complete {
 		if b.spill == nil && x.r == x.w {
-			b.spill = poll.GetLarge()
+			b.spill = poll.GetSmall()
 		}
 		view := x.in[x.r:x.w]
 		if b.spill != nil {
 			if b.r == b.w {
-				b.r, b.w = 0, 0
-				room := b.spill[:len(b.spill)-frameRoom]
-				if b.framing == bodyLength && b.remaining < int64(len(room)) {
-					room = room[:b.remaining] // a pipelined request stays in the kernel
-				}
+				room := b.refill()
 				n, f := x.readClient(room)
 				if f != nil {
 					return nil, f
 				}
-				b.w = n
+				b.w, b.fast = n, n == len(room)
 			}
 			view = b.spill[b.r:b.w]
 		}
@@ -158,7 +170,7 @@ func (x *exchange) nextBody() ([]byte, *fault.Fault) {
 func (x *exchange) moreBody(rest []byte) *fault.Fault {
 	b := &x.body
 	if b.spill == nil {
-		b.spill = poll.GetLarge()
+		b.spill = poll.GetSmall()
 		x.r = x.w
 	}
 	b.w = copy(b.spill, rest)
@@ -228,8 +240,8 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 	}
 	var frame []byte
 	if x.body.framing == bodyChunked {
-		frame = poll.GetLarge()
-		defer poll.Put(frame)
+		frame = poll.GetSmall()
+		defer func() { poll.Put(frame) }()
 	}
 	for {
 		payload, f := x.nextBody()
@@ -242,6 +254,10 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 			if last {
 				frame = h1.AppendLastChunk(frame, x.trailers())
 			} else {
+				if len(payload)+frameRoom > cap(frame) {
+					poll.Put(frame)
+					frame = poll.GetLarge()[:0]
+				}
 				frame = h1.AppendChunkHeader(frame, len(payload))
 				frame = append(frame, payload...)
 				frame = append(frame, '\r', '\n')
