@@ -138,6 +138,20 @@ func (k *checker) listener(path string, l *Listener) {
 	if l.Limits.HeaderBytes < 1<<10 || l.Limits.HeaderBytes > 16<<20 {
 		k.problem(join(path, "limits.header_bytes"), "%s is out of range (accepted: from 1KiB to 16MiB)", l.Limits.HeaderBytes)
 	}
+	k.http2(join(path, "limits.http2"), l)
+}
+
+// http2 checks the bounds of HTTP/2. The least windows are those that a client may use before it has seen ours (RFC 9113, 6.9.2).
+func (k *checker) http2(path string, l *Listener) {
+	h := l.Limits.HTTP2
+	k.belongs(strings.TrimSuffix(path, ".http2"), l.Protocol, ProtocolHTTP, "http2", h != shapeOf(reflect.TypeFor[HTTP2Limits]()).initial.Interface().(HTTP2Limits))
+	const least, most = 64 << 10, 1 << 30
+	if h.Window < least || h.Window > most {
+		k.problem(join(path, "window"), "%s is out of range (accepted: from 64KiB to 1GiB)", h.Window)
+	}
+	if h.ConnectionWindow < h.Window || h.ConnectionWindow > most {
+		k.problem(join(path, "connection_window"), "%s is out of range (accepted: from window, %s, to 1GiB)", h.ConnectionWindow, h.Window)
+	}
 }
 
 // belongs refuses a key of a listener that another protocol reads, when it says more than its default does: an export
@@ -226,6 +240,9 @@ func (k *checker) service(path string, s *Service) {
 		k.problem(at, "the longest ejection %s is shorter than the first, %s (accepted: ejection_max of at least ejection)", o.EjectionMax, o.Ejection)
 	}
 	k.clientTLS(join(real, "tls"), s.TLS)
+	if s.Protocol == ServiceH2C && s.TLS != nil {
+		k.misplaced(join(real, "tls"), "does not belong to protocol h2c, which is plain text (accepted: protocol h2 or grpc)")
+	}
 }
 
 func (k *checker) endpoints(path string, s *Service) {

@@ -81,6 +81,18 @@ type ListenerLimits struct {
 	Connections           int  `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
 	ConnectionsPerAddress int  `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
 	RequestsPerConnection int  `yaml:"requests_per_connection" default:"0" doc:"Requests after which a connection is closed. 0 means no bound."`
+
+	HTTP2 HTTP2Limits `yaml:"http2" doc:"http only: what one HTTP/2 connection may use. Beyond the last three it is closed (ENHANCE_YOUR_CALM)."`
+}
+
+// HTTP2Limits bound what one HTTP/2 connection can fill or keep busy.
+type HTTP2Limits struct {
+	Streams          int  `yaml:"streams" default:"250" max:"10000" doc:"Most requests at once; further ones are refused (REFUSED_STREAM). 0 switches HTTP/2 off."`
+	Window           Size `yaml:"window" default:"256KiB" doc:"Most bytes of one request body that wait to be read."`
+	ConnectionWindow Size `yaml:"connection_window" default:"1MiB" doc:"Most bytes of all request bodies that wait to be read."`
+	Continuations    int  `yaml:"continuations" default:"32" max:"10000" doc:"Most CONTINUATION frames of one request head."`
+	Resets           Rate `yaml:"resets" default:"1000/30s" doc:"Most requests that end before their time, by either side: given up, malformed, refused."`
+	IdleFrames       Rate `yaml:"idle_frames" default:"1000/10s" doc:"Most frames that carry nothing: PING, SETTINGS, PRIORITY, empty DATA, unknown types."`
 }
 
 // ForwardHeaders switches the headers that Menshen adds.
@@ -100,9 +112,21 @@ type ServiceRef struct {
 	Inline bool
 }
 
+// ServiceProtocol is what a service's endpoints speak.
+type ServiceProtocol string
+
+// The protocols of a service.
+const (
+	ServiceHTTP ServiceProtocol = "http"
+	ServiceH2   ServiceProtocol = "h2"
+	ServiceH2C  ServiceProtocol = "h2c"
+	ServiceGRPC ServiceProtocol = "grpc"
+)
+
 // Service is a named group of endpoints that are equally good answers.
 type Service struct {
 	Endpoints      []Endpoint         `yaml:"endpoints" required:"true" doc:"Where the service runs: host:port, or {address, weight, labels}."`
+	Protocol       ServiceProtocol    `yaml:"protocol" enum:"http,h2,h2c,grpc" default:"http" doc:"What the endpoints speak to the HTTP door: http is HTTP/1.1, h2 is HTTP/2 over TLS (which it switches on), h2c HTTP/2 in plain text, grpc HTTP/2 with TLS or without, as tls says."`
 	Balance        Balance            `yaml:"balance" doc:"How an endpoint is chosen: round_robin, least_connections, least_latency, random, hash."`
 	HealthCheck    *HealthCheck       `yaml:"health_check" doc:"Active checks; off when absent."`
 	Outlier        Outlier            `yaml:"outlier" doc:"Passive checks: endpoints that fail requests leave the rotation for a while."`
