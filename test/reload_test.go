@@ -81,7 +81,7 @@ consumers:
 				t.Fatalf("a broken config gives %d %s", status, body)
 			}
 			g.apply(text)
-		case n%5 == 2: // back to the file
+		case n%10 == 2: // back to the file
 			g.hup()
 		default:
 			g.apply(text)
@@ -195,10 +195,10 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
-// each calls f with 0, 1, 2, ... a hundred times a second: the load is there to be disturbed, not to fill the machine. It
+// each calls f with 0, 1, 2, ... fifty times a second: the load is there to be disturbed, not to fill the machine. It
 // ends with stop, with the first failure of any, or when f says so.
 func (l *load) each(f func(n int) bool) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; l.failures.Load() == 0; n++ {
 		select {
