@@ -398,6 +398,13 @@ func (s *Stream) Complete() bool {
 	return s.remoteEnded && s.r == len(s.in)
 }
 
+// Ready says that all of the rest is here and has at most n bytes.
+func (s *Stream) Ready(n int) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.remoteEnded && s.failed == nil && len(s.in)-s.r <= n
+}
+
 // Buffered says that Read has something to give, or the end to tell, without waiting.
 func (s *Stream) Buffered() bool {
 	s.c.mu.Lock()

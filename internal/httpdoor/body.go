@@ -22,6 +22,7 @@ type requestBody struct {
 	limit     int64 // most payload bytes; 0 is no bound
 	received  int64 // payload bytes so far
 	complete  bool
+	declare   bool   // the request does not say how long whole is
 	whole     []byte // the body, when it was read whole before an endpoint was chosen
 	chunks    h1.ChunkDecoder
 
@@ -38,7 +39,11 @@ const (
 	bodyNone bodyFraming = iota
 	bodyLength
 	bodyChunked
+	bodyStream // of an HTTP/2 request: until the stream ends
 )
+
+// unmeasured says that the body's length is not known before its end.
+func (b *requestBody) unmeasured() bool { return b.framing >= bodyChunked }
 
 func (b *requestBody) start(r *h1.Request, limit int64) {
 	b.limit = limit
@@ -55,7 +60,7 @@ func (b *requestBody) start(r *h1.Request, limit int64) {
 func (b *requestBody) reset() {
 	poll.Put(b.spill)
 	b.spill, b.whole = nil, nil
-	b.framing, b.remaining, b.limit, b.received, b.complete = bodyNone, 0, 0, 0, false
+	b.framing, b.remaining, b.limit, b.received, b.complete, b.declare = bodyNone, 0, 0, 0, false, false
 	b.r, b.w, b.fast = 0, 0, false
 	b.chunks.Reset()
 }
@@ -80,6 +85,9 @@ func (b *requestBody) refill() []byte {
 // the pump.
 func (x *exchange) takeWhole() *fault.Fault {
 	b := &x.body
+	if b.framing == bodyStream {
+		return x.takeStream()
+	}
 	if b.framing != bodyLength || b.complete || x.request.ExpectContinue || b.remaining > int64(len(x.in)-x.r) {
 		return nil
 	}
@@ -107,6 +115,9 @@ func (x *exchange) readClient(p []byte) (int, *fault.Fault) {
 		return n, nil
 	}
 	switch {
+	case err == io.EOF && x.body.framing == bodyStream:
+		x.body.complete = true
+		return 0, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return 0, fault.New(fault.RequestTimeout, "the request body took too long to arrive")
 	case err == nil, err == io.EOF:
@@ -136,14 +147,17 @@ func (x *exchange) nextBody() ([]byte, *fault.Fault) {
 			view = b.spill[b.r:b.w]
 		}
 		payload, used, err := view, len(view), error(nil)
-		if b.framing == bodyLength {
+		switch b.framing {
+		case bodyLength:
 			if int64(len(view)) > b.remaining {
 				payload, used = view[:b.remaining], int(b.remaining)
 			}
 			b.remaining -= int64(used)
 			b.complete = b.remaining == 0
-		} else if payload, used, b.complete, err = b.chunks.Next(view); err != nil {
-			return nil, fault.Wrap(fault.BadRequest, "the chunked request body cannot be understood", err)
+		case bodyChunked:
+			if payload, used, b.complete, err = b.chunks.Next(view); err != nil {
+				return nil, fault.Wrap(fault.BadRequest, "the chunked request body cannot be understood", err)
+			}
 		}
 		if b.spill != nil {
 			b.r += used
@@ -152,7 +166,7 @@ func (x *exchange) nextBody() ([]byte, *fault.Fault) {
 		}
 		x.bytesIn += int64(len(payload))
 		if b.received += int64(len(payload)); b.limit > 0 && b.received > b.limit {
-			return nil, fault.New(fault.TooLarge, fmt.Sprintf("the request body is larger than %d bytes", b.limit))
+			return nil, b.tooLarge()
 		}
 		if len(payload) > 0 {
 			return payload, nil
@@ -164,6 +178,10 @@ func (x *exchange) nextBody() ([]byte, *fault.Fault) {
 		}
 	}
 	return nil, nil
+}
+
+func (b *requestBody) tooLarge() *fault.Fault {
+	return fault.New(fault.TooLarge, fmt.Sprintf("the request body is larger than %d bytes", b.limit))
 }
 
 // moreBody reads behind rest, the unused bytes. The chunk decoder bounds how long a line can be.
@@ -239,7 +257,7 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 		return nil
 	}
 	var frame []byte
-	if x.body.framing == bodyChunked {
+	if x.body.unmeasured() {
 		frame = poll.GetSmall()
 		defer func() { poll.Put(frame) }()
 	}
@@ -249,7 +267,7 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 			return f
 		}
 		last := len(payload) == 0
-		if x.body.framing == bodyChunked {
+		if x.body.unmeasured() {
 			frame = frame[:0]
 			if last {
 				frame = h1.AppendLastChunk(frame, x.trailers())
@@ -292,7 +310,7 @@ func (x *exchange) sendContinue() {
 	x.interim.Lock() // answered waits for a write that has begun
 	defer x.interim.Unlock()
 	if x.expecting.CompareAndSwap(expectWaiting, expectContinued) {
-		_, _ = x.conn.net.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) // a client that is gone shows in the next read
+		x.conn.interim([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	}
 }
 
@@ -355,7 +373,7 @@ const drainMax = 64 << 10
 // drainable says that the rest of the body is short enough to be read and thrown away.
 func (x *exchange) drainable() bool {
 	b := &x.body
-	return b.complete || b.framing == bodyLength && b.remaining <= drainMax && !x.request.ExpectContinue
+	return b.complete || x.conn.stream == nil && b.framing == bodyLength && b.remaining <= drainMax && !x.request.ExpectContinue
 }
 
 // drain reads the rest of the body away. It is called when the response has been sent.

@@ -85,7 +85,7 @@ func newExchange(c *conn) *exchange {
 	x.conn = c
 	x.in, x.out = poll.GetSmall(), poll.GetSmall()[:0]
 	x.r, x.w = 0, 0
-	if c.secure { // awaitRequest has read the first byte
+	if c.secure && c.stream == nil { // awaitRequest has read the first byte
 		x.in[0], x.w = c.first[0], 1
 	}
 	return x
@@ -113,6 +113,9 @@ func (x *exchange) begin(s *site, now poll.Instant) {
 		x.findClient()
 	}
 	x.body.start(&x.request, s.bodyBytes)
+	if x.conn.stream != nil {
+		x.startStreamBody()
+	}
 	if s.add.RequestID {
 		x.requestID = x.findRequestID()
 	}
@@ -286,6 +289,8 @@ func (x *exchange) record() {
 	switch {
 	case x.refused: // what it was could not be understood
 		protocol = ""
+	case x.conn.stream != nil:
+		protocol = "HTTP/2.0"
 	case x.request.Minor == 0:
 		protocol = "HTTP/1.0"
 	}

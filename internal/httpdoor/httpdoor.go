@@ -11,6 +11,7 @@
 package httpdoor
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/menshen-gateway/menshen/internal/h2"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
 )
@@ -181,6 +183,9 @@ func (d *Door) Retire(listener string) (wait func(context.Context) error) {
 		if c.state.Swap(stateDraining) == stateIdle {
 			c.poll.Interrupt()
 		}
+		if b := c.bundle.Load(); b != nil {
+			b.Drain()
+		}
 	}
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -249,10 +254,25 @@ type conn struct {
 	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
 	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for cut
 	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for cut
+
+	// HTTP/2: a connection is a bundle of streams, each of which is a conn of its own.
+	preface bool                    // the client's first bytes say that it speaks HTTP/2
+	bundle  atomic.Pointer[h2.Conn] // of the connection
+	stream  *h2.Stream              // of a stream
+	left    atomic.Bool             // the client has given the stream up
+	holding sync.Mutex              // of a stream: guards endpoint and relayed, so that nobody interrupts what is held no more
 }
 
 // cut ends the connection whatever it is doing. It may be called again and again, and must be until the connection is gone.
 func (c *conn) cut() {
+	if b := c.bundle.Load(); b != nil {
+		c.cutBundle(b)
+		return
+	}
+	if c.stream != nil {
+		c.holding.Lock()
+		defer c.holding.Unlock()
+	}
 	if up := c.endpoint.Load(); up != nil {
 		up.Interrupt() // the client is told that the gateway stops
 		return
@@ -288,11 +308,22 @@ func (c *conn) run() {
 	if c.site.tls != nil && !c.handshake() {
 		return
 	}
+	if c.negotiated() {
+		c.serveBundle(nil)
+		return
+	}
 	for c.await() {
 		if c.x == nil {
 			c.x = newExchange(c)
 		}
 		keep := !c.over && c.x.serve()
+		if c.preface {
+			already := bytes.Clone(c.x.in[c.x.r:c.x.w])
+			c.x.release()
+			c.x = nil
+			c.serveBundle(already)
+			return
+		}
 		if !keep && c.x.lingers() {
 			c.x.linger()
 		}

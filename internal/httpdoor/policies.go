@@ -344,6 +344,9 @@ func (x *exchange) query() (query []byte, has bool) {
 // would be as much of a lie as before it.
 func (x *exchange) trailers() []h1.Field {
 	trailers := x.body.chunks.Trailers()
+	if x.body.framing == bodyStream {
+		trailers = x.conn.stream.Trailers()
+	}
 	if x.policing && !x.policy.ToEndpoint.Empty() {
 		trailers = slices.DeleteFunc(trailers, x.policy.ToEndpoint.Removes)
 	}

@@ -191,6 +191,12 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 	} else {
 		x.asked, x.upstream = true, 0
 	}
+	settled := false
+	defer func() {
+		if !settled { // a panic passes by: the lease must not outlive it
+			lease.Done(upstream.Outcome{Ignored: true})
+		}
+	}()
 	var firstByte time.Duration
 	f, up := x.ask(lease, &firstByte, began)
 	x.upstream += x.now.Sub(began)
@@ -198,6 +204,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 	if f == nil {
 		outcome.Failed = x.response.Status >= 502 && x.response.Status <= 504
 		if x.response.Status == 101 {
+			settled = true
 			x.startTunnel(up, lease) // the lease lasts as long as the tunnel
 			return nil
 		}
@@ -209,6 +216,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 		outcome.Failed = f.Kind.Blame() == fault.Upstream
 		outcome.Ignored = !outcome.Failed
 	}
+	settled = true
 	lease.Done(outcome)
 	return f
 }
@@ -227,9 +235,9 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 			x.tick()
 		}
 		up.Poll().WritePatience(x.share.target.TimeoutIdle)
-		x.conn.endpoint.Store(up.Poll())
+		x.conn.hold(&x.conn.endpoint, up.Poll())
 		f := x.exchangeHeads(up)
-		x.conn.endpoint.Store(nil)
+		x.conn.hold(&x.conn.endpoint, nil)
 		x.tick()
 		if f == nil {
 			*firstByte = max(1, x.now.Sub(began))
@@ -249,7 +257,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	r := &x.request
 	x.response.Reset() // an attempt may have left half a head
-	head := forward.RequestHead{Hop: x.hop(), Target: x.target, Host: r.Host, Chunked: x.body.framing == bodyChunked}
+	head := forward.RequestHead{Hop: x.hop(), Target: x.target, Host: r.Host, Chunked: x.body.unmeasured(), Declare: x.body.declare, Length: len(x.body.whole)}
 	if w := x.route.rewrite; w != nil && w.host != "" {
 		head.Host = []byte(w.host)
 	}
@@ -337,14 +345,17 @@ func (x *exchange) upgrades() bool {
 // relayInterim passes a 1xx response on (103 Early Hints, say).
 func (x *exchange) relayInterim() *fault.Fault {
 	x.out = forward.AppendResponse(x.out[:0], &x.response, &forward.ResponseHead{Total: -1, Upstream: -1})
+	if f := x.headDone(false); f != nil {
+		return f
+	}
 	return x.flush()
 }
 
 // relay sends the response to the client: its head, and its body as it comes.
 func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	resp, c := &x.response, x.conn
-	c.relayed.Store(up.Poll())
-	defer c.relayed.Store(nil)
+	c.hold(&c.relayed, up.Poll())
+	defer c.hold(&c.relayed, nil)
 	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
 	x.answered()
 	chunked := false
@@ -355,7 +366,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 		if x.request.Minor == 0 {
 			x.keep = false // HTTP/1.0: the end of the connection is the end of the body
 		} else {
-			chunked = true
+			chunked = c.stream == nil
 		}
 	default:
 		head.Length = true
@@ -371,6 +382,9 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	x.status = resp.Status
 	x.out = forward.AppendResponse(x.out[:0], resp, &head)
 	up.StartBody(resp) // may exchange the buffer that the head lies in
+	if f := x.headDone(up.Done()); f != nil {
+		return x.abandon(up, f)
+	}
 	for {
 		if !up.Buffered() && !up.Done() { // what follows has to be waited for: let go what there is
 			if f := x.flush(); f != nil {
@@ -390,20 +404,37 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 			return x.abandon(up, f)
 		}
 	}
-	if chunked {
-		x.out = h1.AppendLastChunk(x.out, up.Trailers())
-	}
-	if f := x.flush(); f != nil {
+	if f := x.bodyDone(chunked, up.Trailers()); f != nil {
 		return x.abandon(up, f)
 	}
 	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
-	c.relayed.Store(nil) // before somebody else may have it
-	if sent && x.body.complete && !resp.Close && up.Clean() {
+	c.hold(&c.relayed, nil) // before somebody else may have it
+	if sent && !c.left.Load() && x.body.complete && !resp.Close && up.Clean() {
 		up.Put(x.now)
 	} else {
 		up.Close()
 	}
 	return nil
+}
+
+// headDone says that x.out holds a head, and whether nothing follows it. On an HTTP/1 connection it leaves in one write with what
+// follows; a stream takes it over.
+func (x *exchange) headDone(last bool) *fault.Fault {
+	if x.conn.stream == nil {
+		return nil
+	}
+	return x.streamHead(last)
+}
+
+// bodyDone sends what is queued and the end of the response.
+func (x *exchange) bodyDone(chunked bool, trailers []h1.Field) *fault.Fault {
+	if x.conn.stream != nil {
+		return x.streamEnd(trailers)
+	}
+	if chunked {
+		x.out = h1.AppendLastChunk(x.out, trailers)
+	}
+	return x.flush()
 }
 
 // abandon gives a response up half way.
@@ -449,7 +480,7 @@ func (x *exchange) send(piece []byte, chunked bool) *fault.Fault {
 
 // flush sends what is queued.
 func (x *exchange) flush() *fault.Fault {
-	if len(x.out) == 0 {
+	if len(x.out) == 0 && x.conn.stream == nil {
 		return nil
 	}
 	f := x.write(x.out)
@@ -494,12 +525,16 @@ func (x *exchange) answer(status int, fields, body []byte) {
 	}
 	hop := x.hop()
 	out = hop.AppendOwn(out, x.total(), x.upstream)
-	out = append(out, '\r', '\n')
-	if string(x.request.Method) != "HEAD" && status != 204 && status != 304 {
-		out = append(out, body...)
+	x.out = append(out, '\r', '\n')
+	if string(x.request.Method) == "HEAD" || status == 204 || status == 304 {
+		body = nil
 	}
-	x.out = out
-	if f := x.flush(); f != nil {
+	f := x.headDone(len(body) == 0)
+	if f == nil {
+		x.out = append(x.out, body...)
+		f = x.bodyDone(false, nil)
+	}
+	if f != nil {
 		x.fault = f
 	}
 }
@@ -566,6 +601,10 @@ func (x *exchange) readHead(s *site) bool {
 	for {
 		if x.w > x.r {
 			n, err := x.request.Parse(x.in[x.r:x.w], s.limits)
+			if err == h1.ErrPreface && c.mayBundle(s) {
+				c.preface = true
+				return false
+			}
 			if err != nil {
 				return x.refuseHead(s, headFault(err))
 			}

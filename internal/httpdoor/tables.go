@@ -13,6 +13,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/h2"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
@@ -43,6 +44,7 @@ type site struct {
 	add        config.ForwardHeaders
 
 	limits            h1.Limits
+	http2             h2.Limits // Streams 0: HTTP/2 is off
 	bodyBytes         int64
 	requestsMax       int
 	connections       int
@@ -169,7 +171,11 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		seriesUnmatched:   b.metrics.HTTPRoute(observe.None, observe.None),
 		connectionsSeries: b.metrics.Listener(name, string(l.Protocol)),
 	}
-	serverTLS, problems := tlsconfig.Server(l.TLS, "http/1.1")
+	protocols := []string{"h2", "http/1.1"}
+	if s.http2 = http2Limits(l); s.http2.Streams == 0 {
+		protocols = protocols[1:]
+	}
+	serverTLS, problems := tlsconfig.Server(l.TLS, protocols...)
 	for _, p := range problems {
 		b.problem(join("listeners", name, "tls", p.Field), "%s", p.Message)
 	}

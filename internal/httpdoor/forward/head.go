@@ -24,6 +24,8 @@ type RequestHead struct {
 	Target  []byte // path and query in origin form
 	Host    []byte
 	Chunked bool // the body goes in chunks
+	Declare bool // the request does not say how long its body is, but Length does
+	Length  int
 	Upgrade []byte
 	Remove  func(h1.Field) bool // nil, or the fields that a policy takes away
 	Extra   []byte              // further field lines, each ending in CRLF
@@ -108,6 +110,11 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 	}
 	if o.Chunked {
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	}
+	if o.Declare {
+		dst = append(dst, "Content-Length: "...)
+		dst = strconv.AppendInt(dst, int64(o.Length), 10)
+		dst = append(dst, '\r', '\n')
 	}
 	if len(o.Upgrade) > 0 {
 		dst = append(dst, "Connection: Upgrade\r\nUpgrade: "...)

@@ -1,0 +1,188 @@
+package httpdoor
+
+import (
+	"crypto/tls"
+	"sync/atomic"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/h2"
+	"github.com/menshen-gateway/menshen/internal/poll"
+
+	"time"
+)
+
+// HTTP/2 is served by the same exchanges: an h2.Stream reads like an HTTP/1 connection, so each stream is a conn with one
+// request. What differs is how a response is framed (headDone, bodyDone), where a body ends that has no declared length
+// (bodyStream), and that the client can give up one request alone (leave).
+
+// http2Limits are the bounds of a listener's HTTP/2 connections.
+func http2Limits(l *config.Listener) h2.Limits {
+	from := l.Limits.HTTP2
+	return h2.Limits{
+		Streams: from.Streams, Window: int(from.Window), ConnectionWindow: int(from.ConnectionWindow),
+		HeadBytes: int(l.Limits.HeaderBytes), Continuations: from.Continuations,
+		Resets:      h2.Rate{Count: from.Resets.Count, Per: from.Resets.Per},
+		Idle:        h2.Rate{Count: from.IdleFrames.Count, Per: from.IdleFrames.Per},
+		TimeoutHead: time.Duration(l.Timeouts.RequestHeader), TimeoutIdle: time.Duration(l.Timeouts.Idle),
+	}
+}
+
+// negotiated says that the TLS handshake has agreed on HTTP/2.
+func (c *conn) negotiated() bool {
+	tc, ok := c.net.(*tls.Conn)
+	return ok && tc.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// mayBundle says that an HTTP/2 preface is welcome: at the start of a connection in plain text. With TLS, HTTP/2 is
+// negotiated (RFC 9113, 3.2).
+func (c *conn) mayBundle(s *site) bool {
+	return s.http2.Streams > 0 && !c.secure && c.served == 0 && c.stream == nil
+}
+
+// serveBundle serves an HTTP/2 connection until it ends. already is what was read of it.
+func (c *conn) serveBundle(already []byte) {
+	s := c.pin()
+	c.poll.WritePatience(s.timeoutWrite)
+	c.poll.ReadBefore(0) // the bundle has a watch of its own
+	c.poll.Uninterrupt()
+	b := h2.NewServer(c.net, c.poll.Shutdown, s.http2, c.acceptStream)
+	c.bundle.Store(b)
+	if c.draining() {
+		b.Drain()
+	}
+	if err := b.Serve(already); err != nil {
+		c.door.options.Log.Debug("http2 connection ended", "listener", c.listening.name, "client", c.peer, "error", err)
+	}
+}
+
+// acceptStream starts the exchange of a stream. The bundle's goroutine calls it.
+func (c *conn) acceptStream(st *h2.Stream) {
+	s := c.pin()
+	sc := &conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, stripe: c.stripe, tables: c.tables, site: s, poll: poll.New(st), stream: st}
+	sc.net = sc.poll
+	st.Owner, st.Told = sc, sc.leave
+	if c.served++; s.requestsMax > 0 && c.served >= s.requestsMax {
+		c.bundle.Load().Drain()
+	}
+	go sc.runStream() // ends with the exchange; the bundle's Serve waits for its Finish
+}
+
+// runStream carries the one request of a stream.
+func (c *conn) runStream() {
+	defer c.stream.Finish(h2.InternalError)
+	defer func() {
+		if r := recover(); r != nil {
+			c.door.bug(r, c.x)
+		}
+	}()
+	c.poll.WritePatience(c.site.timeoutWrite)
+	c.x = newExchange(c)
+	c.x.serve()
+	c.x.release()
+}
+
+// leave notes that the client has given the stream up, and interrupts what is done for it.
+func (c *conn) leave() {
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	c.left.Store(true)
+	if up := c.endpoint.Load(); up != nil {
+		up.Interrupt()
+	}
+	if up := c.relayed.Load(); up != nil {
+		up.Interrupt()
+	}
+}
+
+// hold shows which connection to an endpoint is in use, or that none is, to those who may interrupt it.
+func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
+	if c.stream == nil {
+		at.Store(up)
+		return
+	}
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	if at.Store(up); up != nil && c.left.Load() {
+		up.Interrupt()
+	}
+}
+
+// cutBundle ends an HTTP/2 connection whatever its streams are doing.
+func (c *conn) cutBundle(b *h2.Conn) {
+	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).cut() }) == 0 {
+		c.poll.Shutdown()
+	}
+}
+
+// interim sends an interim response. A client that is gone shows in the next read.
+func (c *conn) interim(head []byte) {
+	if c.stream == nil {
+		_, _ = c.net.Write(head)
+		return
+	}
+	if c.stream.Head(head, false) == nil {
+		_ = c.stream.Flush()
+	}
+}
+
+// startStreamBody says where the body of a stream's request ends, if no Content-Length does.
+func (x *exchange) startStreamBody() {
+	if b := &x.body; x.request.ContentLength < 0 && !x.conn.stream.Bodiless() {
+		b.framing, b.complete = bodyStream, false
+	}
+}
+
+// takeStream takes the body of a stream whole, if all of it is here and fits beside the head: most calls of gRPC are that
+// short, and so need no pump.
+func (x *exchange) takeStream() *fault.Fault {
+	st, b := x.conn.stream, &x.body
+	if x.request.ExpectContinue || !st.Ready(len(x.in)-x.w) || len(st.Trailers()) > 0 {
+		return nil
+	}
+	for x.w < len(x.in) {
+		n, err := st.Read(x.in[x.w:])
+		if x.w += n; err != nil {
+			break
+		}
+	}
+	b.whole = x.in[x.r:x.w]
+	b.framing, b.declare = bodyLength, true
+	b.received, b.complete = int64(len(b.whole)), true
+	x.r = x.w
+	x.bytesIn += b.received
+	if b.limit > 0 && b.received > b.limit {
+		return b.tooLarge()
+	}
+	return nil
+}
+
+// streamHead hands x.out over as a head.
+func (x *exchange) streamHead(last bool) *fault.Fault {
+	if x.status >= 200 {
+		x.headSent = true
+	}
+	x.bytesOut += int64(len(x.out))
+	err := x.conn.stream.Head(x.out, last)
+	x.out = x.out[:0]
+	return clientFault(err)
+}
+
+// streamEnd sends what is left in x.out and ends the response.
+func (x *exchange) streamEnd(trailers []h1.Field) *fault.Fault {
+	if patience := x.site.timeoutWrite; patience > 0 {
+		_ = x.conn.stream.SetWriteDeadline(time.Now().Add(patience))
+	}
+	x.bytesOut += int64(len(x.out))
+	err := x.conn.stream.End(x.out, trailers)
+	x.out = x.out[:0]
+	return clientFault(err)
+}
+
+func clientFault(err error) *fault.Fault {
+	if err == nil {
+		return nil
+	}
+	return fault.Wrap(fault.ClientGone, "the client left before its response was complete", err)
+}
