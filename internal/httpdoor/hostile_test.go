@@ -3,16 +3,21 @@ package httpdoor
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
 // The response's head is written before its buffer is exchanged for a large one: nobody else's bytes may appear in it.
@@ -321,3 +326,72 @@ func (c *client) conversation(random *rand.Rand, name string) error {
 	}
 	return <-written
 }
+
+// A stranger who trickles a body must not hold the buffers of one that streams.
+func TestMemoryOfSlowUploads(t *testing.T) {
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }))
+	const clients = 100
+	conns := make([]*client, clients)
+	for i := range conns {
+		conns[i] = g.dial()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, c := range conns {
+		c.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+	}
+	for range 3 {
+		time.Sleep(50 * time.Millisecond)
+		for _, c := range conns {
+			c.send("1\r\na\r\n")
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / clients; each > 100<<10 {
+		t.Errorf("%d KiB for each slow upload", each>>10)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// A broken invariant costs one connection: not the gateway, not the endpoint's count of requests, not the drain.
+func TestPanicCostsOneConnection(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0"}}
+services: {a: {endpoints: [$A]}}
+routes: {all: {match: /*, service: a}, here: {match: /here, respond: {body: here}}}
+`, "A", endpoint(t, echo))
+	g.door.options.Log = slog.New(slog.DiscardHandler) // the panics are meant
+	set := g.tables.targets["a"].Set
+	lease, err := set.Pick(upstream.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := lease.Endpoint.Pool
+	lease.Endpoint.Pool = panicking{} // not what forward expects
+	defer pool.Close()
+	lease.Done(upstream.Outcome{Ignored: true})
+	for _, text := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx"} {
+		c := g.dial()
+		c.send(text)
+		if got, err := io.ReadAll(c.r); len(got) > 0 || err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%q %v", got, err)
+		}
+	}
+	if resp, _ := g.ask("GET", "/here"); resp.StatusCode != 200 {
+		t.Error(resp.StatusCode)
+	}
+	if err := g.door.Drain(context.Background(), ""); err != nil {
+		t.Error(err)
+	}
+	if e := set.Status().Endpoints[0]; e.Active != 0 {
+		t.Errorf("%d requests active at the end", e.Active)
+	}
+}
+
+type panicking struct{}
+
+func (panicking) Close() error { return nil }
