@@ -52,7 +52,7 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			if o.Remove != nil && o.Remove(*f) {
 				continue
 			}
-		case h1.KnownHost, h1.KnownConnection, h1.KnownTransferEncoding, h1.KnownUpgrade, h1.KnownKeepAlive, h1.KnownProxyConnection, h1.KnownProxyAuthorization:
+		case h1.KnownHost, h1.KnownConnection, h1.KnownTransferEncoding, h1.KnownUpgrade, h1.KnownKeepAlive, h1.KnownProxyConnection, h1.KnownProxyAuthorization, h1.KnownHTTP2Settings:
 			continue
 		case h1.KnownTE:
 			if h1.ContainsToken(f.Value, "trailers") {
@@ -73,6 +73,10 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			}
 			if o.Add.XForwarded {
 				dst = appendJoined(dst, "X-Forwarded-For: ", &forwardedFor, f.Value)
+				continue
+			}
+		case h1.KnownXRealIP: // some services believe it as they do X-Forwarded-For
+			if !o.Trusted {
 				continue
 			}
 		case h1.KnownXForwardedProto:
