@@ -395,3 +395,97 @@ routes: {all: {match: /*, service: a}, here: {match: /here, respond: {body: here
 type panicking struct{}
 
 func (panicking) Close() error { return nil }
+
+// An endpoint that closes without saying so: what may not be sent twice is not sent where nobody listens any more.
+func TestUnannouncedCloseBeforeAPost(t *testing.T) {
+	t.Parallel()
+	closing := make(chan net.Conn, 1)
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		q, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		io.Copy(io.Discard, q.Body)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		time.Sleep(100 * time.Microsecond)
+		c.Close()
+		closing <- c
+	}))
+	c := g.dial()
+	for i := range 40 {
+		size := 1 + i%2*100_000
+		c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)))
+		if resp, body := c.get("POST"); resp.StatusCode != 200 {
+			t.Fatal(i, resp.StatusCode, body)
+		}
+		<-closing
+	}
+}
+
+// What a request's sender may not say to the endpoint.
+func TestRequestFieldsThatStopHere(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, echo))
+	_, body := g.ask("GET", "/", "Connection: Upgrade, HTTP2-Settings, X-Mine", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", "X-Mine: 1", "x-mine: 2",
+		"X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "Proxy-Connection: close", "Proxy-Authorization: Basic eA==", "X-Request-Id: not plain")
+	for _, wrong := range []string{"Http2-Settings", "Upgrade", "Connection", "X-Mine", "X-Real-Ip", "6.6.6.6", "Proxy-", "not plain"} {
+		if strings.Contains(body, wrong) {
+			t.Errorf("the endpoint saw %q:\n%s", wrong, body)
+		}
+	}
+	if _, body = g.ask("GET", "/", "Connection: HTTP2-Settings", "HTTP2-Settings: AA"); strings.Contains(body, "Http2-Settings") {
+		t.Errorf("the endpoint saw the settings:\n%s", body)
+	}
+	trusting := open(t, simple+"trusted_proxies: [127.0.0.1/32]\n", "A", endpoint(t, echo))
+	if _, body := trusting.ask("GET", "/", "X-Real-IP: 6.6.6.6"); !strings.Contains(body, "X-Real-Ip: 6.6.6.6") {
+		t.Errorf("a trusted proxy's word is lost:\n%s", body)
+	}
+}
+
+// An upgrade that the endpoint refuses is an ordinary exchange, and so is what follows it.
+func TestRefusedUpgrade(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, echo))
+	c := g.dial()
+	for range 2 {
+		c.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+		if resp, body := c.get("GET"); resp.StatusCode != 200 || !strings.Contains(body, "Upgrade: websocket") {
+			t.Fatal(resp.StatusCode, body)
+		}
+		if _, body := c.get("GET"); !strings.HasPrefix(body, "GET /next\n") {
+			t.Fatal(body)
+		}
+	}
+	c.send("POST /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc") // not with a body
+	if _, body := c.get("POST"); strings.Contains(body, "Upgrade") || !strings.HasSuffix(body, "\n\nabc") {
+		t.Fatal(body)
+	}
+}
+
+// A client's mistake in the middle of its answer is recorded as that, not as the gateway's stop.
+func TestMistakeBehindAnEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		http.ReadRequest(r)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+		io.Copy(io.Discard, r)
+	}))
+	c := g.dial()
+	c.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	c.send("nonsense\r\n")
+	if body, err := io.ReadAll(resp.Body); string(body) != "half" || err == nil {
+		t.Fatalf("%q %v", body, err)
+	}
+	c.Close()
+	if err := g.door.Drain(context.Background(), ""); err != nil {
+		t.Fatal(err)
+	}
+	g.door.options.Access.Close()
+	if record := g.access.String(); !strings.Contains(record, `"fault":"bad_request"`) {
+		t.Error(record)
+	}
+}

@@ -224,7 +224,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 // ask sends the request and reads the head of the final response. Interim responses are passed on.
 func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
 	pool := lease.Endpoint.Pool.(*forward.Pool)
-	up := pool.Get(began)
+	up := pool.Get(began, !x.body.complete || !idempotent(x.request.Method))
 	for {
 		if up == nil {
 			var f *fault.Fault
@@ -439,7 +439,9 @@ func (x *exchange) bodyDone(chunked bool, trailers []h1.Field) *fault.Fault {
 
 // abandon gives a response up half way.
 func (x *exchange) abandon(up *forward.Conn, f *fault.Fault) *fault.Fault {
-	x.joinPump(up, false)
+	if own, _ := x.joinPump(up, false); own != nil && own.Kind != fault.UpstreamBroken && f.Kind == fault.Draining {
+		f = own // it was the pump that interrupted
+	}
 	up.Close()
 	return f
 }

@@ -89,15 +89,16 @@ type Pool struct {
 }
 
 const (
-	// An idle connection that was used this recently is taken without asking the kernel whether it is still open: under
-	// load that question would be one more system call for each request.
+	// An idle connection that was used this recently may be taken without asking the kernel whether it is still open:
+	// under load that question would be one more system call for each request.
 	trustedIdle = 5 * time.Millisecond
 	// Most servers close idle connections after 60 to 75 s; we do so first.
 	idleTimeout = 55 * time.Second
 )
 
-// Get takes an idle connection that is open, or nil.
-func (p *Pool) Get(now poll.Instant) *Conn {
+// Get takes an idle connection that is open, or nil. With sure it asks even of one that was just used: for what cannot be
+// sent again should the endpoint have closed it unannounced.
+func (p *Pool) Get(now poll.Instant, sure bool) *Conn {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -110,7 +111,7 @@ func (p *Pool) Get(now poll.Instant) *Conn {
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
 		age := now.Sub(c.idleSince)
-		if age < trustedIdle && !c.bodiless || (age < idleTimeout && c.poll.Alive()) {
+		if age < trustedIdle && !sure && !c.bodiless || (age < idleTimeout && c.poll.Alive()) {
 			c.Reused = true
 			return c
 		}
