@@ -111,6 +111,9 @@ func (x *exchange) takeWhole() *fault.Fault {
 func (x *exchange) readClient(p []byte) (int, *fault.Fault) {
 	x.conn.poll.ReadBefore(poll.Earlier(poll.Now().Add(x.site.timeoutBody), x.deadline))
 	n, err := x.conn.net.Read(p)
+	for n == 0 && errors.Is(err, poll.ErrInterrupted) && !x.unwanted.Load() { // a drain meant the wait before this request
+		n, err = x.conn.net.Read(p)
+	}
 	if n > 0 {
 		return n, nil
 	}
@@ -219,6 +222,7 @@ func (x *exchange) startPump(up *forward.Conn) {
 	x.pumping = make(chan *fault.Fault, 1)
 	x.goAhead = make(chan struct{})
 	x.pumped.Store(0)
+	x.unwanted.Store(false)
 	if x.request.ExpectContinue {
 		x.expecting.Store(expectWaiting)
 	} else {
@@ -352,6 +356,7 @@ func (x *exchange) joinPump(up *forward.Conn, patient bool) (f *fault.Fault, cle
 	select {
 	case f = <-x.pumping:
 	case <-grace:
+		x.unwanted.Store(true)
 		x.conn.poll.Interrupt()
 		up.Abort() // it may be blocked in a write
 		f = <-x.pumping
@@ -424,7 +429,7 @@ func (x *exchange) linger() {
 	c.poll.ReadBefore(poll.Now().Add(lingerTime))
 	for read := 0; read < lingerBytes; {
 		n, err := c.poll.Read(x.in)
-		if err != nil {
+		if err != nil && !errors.Is(err, poll.ErrInterrupted) {
 			return
 		}
 		read += n

@@ -73,6 +73,7 @@ type state struct {
 	// Streaming: shared with the goroutine that sends the request body; see pump.
 	pumping   chan *fault.Fault
 	goAhead   chan struct{}
+	unwanted  atomic.Bool  // the rest of the body: an interrupted read is not to be repeated
 	pumped    atomic.Int64 // the Instant at which the pump ended; 0: it runs
 	expecting atomic.Int32
 	interim   sync.Mutex // held while 100 (Continue) is written, which either goroutine may do
@@ -137,6 +138,7 @@ func (x *exchange) clear() {
 	e.body.reset()
 	e.pumping, e.goAhead = nil, nil
 	e.expecting.Store(expectNothing)
+	e.unwanted.Store(false)
 }
 
 // pipelined says that bytes of a next request are here already.

@@ -460,7 +460,11 @@ func (c *conn) awaitLast() bool {
 		return !c.secure && !c.poll.Alive()
 	}
 	c.poll.ReadBefore(poll.Now().Add(time.Second))
-	return c.awaitByte() == nil
+	err := c.awaitByte()
+	if errors.Is(err, poll.ErrInterrupted) { // told a moment late
+		err = c.awaitByte()
+	}
+	return err == nil
 }
 
 func (c *conn) draining() bool { return c.state.Load() == stateDraining }

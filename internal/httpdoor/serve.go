@@ -628,6 +628,9 @@ func (x *exchange) readHead(s *site) bool {
 			x.w += n
 			continue
 		}
+		if errors.Is(err, poll.ErrInterrupted) { // a drain meant the wait before this request
+			continue
+		}
 		if incomplete && errors.Is(err, os.ErrDeadlineExceeded) {
 			return x.refuseHead(s, fault.New(fault.RequestTimeout, "the request head took too long to arrive"))
 		}

@@ -19,8 +19,15 @@ import (
 	"time"
 )
 
-// ErrInterrupted is returned by Read and Await after Interrupt.
-var ErrInterrupted = errors.New("read interrupted")
+// ErrInterrupted is returned by Read and Await after Interrupt. It is a net.Error that passes, so that a TLS connection can
+// be read on after it.
+var ErrInterrupted error = interrupted{}
+
+type interrupted struct{}
+
+func (interrupted) Error() string   { return "read interrupted" }
+func (interrupted) Timeout() bool   { return false }
+func (interrupted) Temporary() bool { return true }
 
 // missedEOF is the first part of a wait in Loop, after which one try is made.
 const missedEOF = time.Second
