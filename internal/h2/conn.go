@@ -66,6 +66,7 @@ type Conn struct {
 	encoded      []byte // the head being encoded
 	failed       *Error // the connection is of no use any more
 	leaving      leaving
+	unwelcome    bool // client: the endpoint takes no further stream
 	finishing    bool // close for writing when everything is sent
 	shut         bool // that is done
 	lastAccepted uint32
@@ -214,7 +215,7 @@ func (c *Conn) Serve(already []byte) error {
 		c.room.Wait()
 	}
 	c.mu.Unlock()
-	if !e.Remote {
+	if !e.Remote && !c.client {
 		c.linger()
 	}
 	poll.Put(c.in)
@@ -563,7 +564,7 @@ func (c *Conn) takeGoAway(p []byte) error {
 	}
 	var unseen []*Stream
 	c.mu.Lock()
-	c.leaving = leavingNow
+	c.leaving, c.unwelcome = leavingNow, true
 	for id, s := range c.streams {
 		if id > last {
 			unseen = append(unseen, s)

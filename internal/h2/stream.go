@@ -304,7 +304,7 @@ func (s *Stream) Head(text []byte, last bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.id == 0 {
-		if c.failed != nil || c.leaving != staying && c.client {
+		if c.failed != nil || c.unwelcome {
 			return &Error{Code: RefusedStream, Reason: "the connection is ending", Connection: true, Unsent: true}
 		}
 		s.id = c.next

@@ -86,7 +86,7 @@ func (c *Conn) flushOnLocked(rounds int) (done bool) {
 	if c.finishing && !c.shut {
 		c.shut = true
 		c.mu.Unlock()
-		if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		if half, ok := c.nc.(interface{ CloseWrite() error }); ok && !c.client {
 			_ = half.CloseWrite()
 		} else {
 			c.hangup()

@@ -260,38 +260,21 @@ func (x *exchange) pump(up *forward.Conn) *fault.Fault {
 	if !x.mayContinue() {
 		return nil
 	}
-	var frame []byte
-	if x.body.unmeasured() {
-		frame = poll.GetSmall()
-		defer func() { poll.Put(frame) }()
-	}
 	for {
 		payload, f := x.nextBody()
 		if f != nil {
 			return f
 		}
-		last := len(payload) == 0
-		if x.body.unmeasured() {
-			frame = frame[:0]
-			if last {
-				frame = h1.AppendLastChunk(frame, x.trailers())
-			} else {
-				if len(payload)+frameRoom > cap(frame) {
-					poll.Put(frame)
-					frame = poll.GetLarge()[:0]
-				}
-				frame = h1.AppendChunkHeader(frame, len(payload))
-				frame = append(frame, payload...)
-				frame = append(frame, '\r', '\n')
-			}
-			payload = frame
-		}
+		var err error
 		if len(payload) > 0 {
-			if err := up.Write(payload); err != nil {
-				return fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
-			}
+			err = up.Send(payload)
+		} else {
+			err = up.End(x.trailers())
 		}
-		if last {
+		if err != nil {
+			return fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
+		}
+		if len(payload) == 0 {
 			return nil
 		}
 	}
@@ -347,15 +330,24 @@ func (x *exchange) joinPump(up *forward.Conn, patient bool) (f *fault.Fault, cle
 		return nil, true
 	}
 	x.answered()
-	grace := (<-chan time.Time)(nil)
+	grace, gone := (<-chan time.Time)(nil), (<-chan struct{})(nil)
 	if !patient {
 		timer := time.NewTimer(pumpGrace)
 		defer timer.Stop()
 		grace = timer.C
 	}
+	if patient {
+		gone = up.Gone()
+	}
+	interrupted := false
 	select {
 	case f = <-x.pumping:
 	case <-grace:
+		interrupted = true
+	case <-gone:
+		interrupted = true
+	}
+	if interrupted {
 		x.unwanted.Store(true)
 		x.conn.poll.Interrupt()
 		up.Abort() // it may be blocked in a write

@@ -38,9 +38,39 @@ func webServer(t testing.TB, handler http.HandlerFunc) string {
 	return s.Listener.Addr().String()
 }
 
-func TestHTTP2ToHTTP1(t *testing.T) {
+const simple2 = `
+listeners: {web: {address: "127.0.0.1:0"}}
+services: {a: {endpoints: [$A], protocol: h2c}}
+routes: {all: {match: /*, service: a}}
+`
+
+// each runs f with clients and endpoints of both versions.
+func each(t *testing.T, handler http.HandlerFunc, f func(t *testing.T, g *gate, client *http.Client, from, to string)) {
+	for _, from := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		for _, to := range []string{"HTTP/1.1", "HTTP/2.0"} {
+			if from == "HTTP/1.1" && to == from {
+				continue // the rest of the tests
+			}
+			t.Run(from+" to "+to, func(t *testing.T) {
+				t.Parallel()
+				config, client := simple, over2(t)
+				if to == "HTTP/2.0" {
+					config = simple2
+				}
+				if from == "HTTP/1.1" {
+					transport := new(http.Transport)
+					t.Cleanup(transport.CloseIdleConnections)
+					client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
+				}
+				f(t, open(t, config, "A", webServer(t, handler)), client, from, to)
+			})
+		}
+	}
+}
+
+func TestHTTP2Messages(t *testing.T) {
 	t.Parallel()
-	g := open(t, simple, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) {
+	each(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Errorf("read: %v", err)
@@ -51,41 +81,41 @@ func TestHTTP2ToHTTP1(t *testing.T) {
 		w.WriteHeader(201)
 		fmt.Fprintf(w, "%s %s %d %v", r.Method, r.Host, len(body), r.Trailer)
 		w.Header().Set("X-Sum", "12")
-	}))
-	client := over2(t)
-	f := func(method string, body io.Reader, want string) {
-		t.Helper()
-		r, err := http.NewRequest(method, "http://"+g.address+"/users/1", body)
-		if err != nil {
-			t.Fatal(err)
+	}, func(t *testing.T, g *gate, client *http.Client, from, to string) {
+		f := func(method string, body io.Reader, want string) {
+			t.Helper()
+			r, err := http.NewRequest(method, "http://"+g.address+"/users/1", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = "api.example"
+			r.Header.Set("Cookie", "a=1; b=2")
+			if body != nil && r.ContentLength <= 0 {
+				r.Trailer = http.Header{"X-End": {"yes"}}
+			}
+			resp, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || string(got) != want {
+				t.Errorf("%s: %q, %v, want %q", method, got, err, want)
+			}
+			if resp.Proto != from || resp.StatusCode != 201 || resp.Header.Get("X-Proto") != to || resp.Header.Get("X-Cookie") != "a=1; b=2" || method != "HEAD" && resp.Trailer.Get("X-Sum") != "12" {
+				t.Errorf("%s: %v %v", method, resp, resp.Trailer)
+			}
 		}
-		r.Host = "api.example"
-		r.Header.Set("Cookie", "a=1; b=2")
-		if body != nil && r.ContentLength <= 0 {
-			r.Trailer = http.Header{"X-End": {"yes"}}
-		}
-		resp, err := client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		got, err := io.ReadAll(resp.Body)
-		if err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v, want %q", method, got, err, want)
-		}
-		if resp.ProtoMajor != 2 || resp.StatusCode != 201 || resp.Header.Get("X-Proto") != "HTTP/1.1" || resp.Header.Get("X-Cookie") != "a=1; b=2" || method != "HEAD" && resp.Trailer.Get("X-Sum") != "12" {
-			t.Errorf("%s: %v %v", method, resp, resp.Trailer)
-		}
-	}
-	f("GET", nil, "GET api.example 0 map[]")
-	f("POST", strings.NewReader("hello"), "POST api.example 5 map[]")
-	f("POST", bytes.NewReader(make([]byte, 3<<20)), "POST api.example 3145728 map[]")
-	f("POST", io.LimitReader(endless{}, 5<<20), "POST api.example 5242880 map[X-End:[yes]]")
-	f("HEAD", nil, "")
-	g.afterwards = append(g.afterwards, func(log string) {
-		if strings.Count(log, `"HTTP/2.0"`) != 5 {
-			t.Errorf("access log:\n%s", log)
-		}
+		f("GET", nil, "GET api.example 0 map[]")
+		f("POST", strings.NewReader("hello"), "POST api.example 5 map[]")
+		f("POST", bytes.NewReader(make([]byte, 3<<20)), "POST api.example 3145728 map[]")
+		f("POST", io.LimitReader(endless{}, 5<<20), "POST api.example 5242880 map[X-End:[yes]]")
+		f("HEAD", nil, "")
+		g.afterwards = append(g.afterwards, func(log string) {
+			if strings.Count(log, `"`+from+`"`) != 5 {
+				t.Errorf("access log:\n%s", log)
+			}
+		})
 	})
 }
 
@@ -101,25 +131,25 @@ func (endless) Read(p []byte) (int, error) {
 
 func TestHTTP2ManyStreams(t *testing.T) {
 	t.Parallel()
-	g := open(t, simple, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) {
+	each(t, func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // net/http reads no request body in HTTP/1.1 once it answers
 		io.Copy(w, r.Body)
-	}))
-	client := over2(t)
-	var group sync.WaitGroup
-	for i := range 100 {
-		group.Go(func() {
-			sent := bytes.Repeat([]byte{byte(i)}, i*7000)
-			resp, err := client.Post("http://"+g.address+"/users/1", "text/plain", struct{ io.Reader }{bytes.NewReader(sent)})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer resp.Body.Close()
-			if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, sent) {
-				t.Errorf("%d: %d bytes, %v", i, len(got), err)
-			}
-		})
-	}
-	group.Wait()
+	}, func(t *testing.T, g *gate, client *http.Client, _, _ string) {
+		var group sync.WaitGroup
+		for i := range 100 {
+			group.Go(func() {
+				sent := bytes.Repeat([]byte{byte(i)}, i*7000)
+				resp, err := client.Post("http://"+g.address+"/users/1", "text/plain", struct{ io.Reader }{bytes.NewReader(sent)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("%d: %d bytes, %v", i, len(got), err)
+				}
+			})
+		}
+		group.Wait()
+	})
 }

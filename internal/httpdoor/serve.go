@@ -10,6 +10,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/h2"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
@@ -234,7 +235,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 			}
 			x.tick()
 		}
-		up.Poll().WritePatience(x.share.target.TimeoutIdle)
+		up.WritePatience(x.share.target.TimeoutIdle)
 		x.conn.hold(&x.conn.endpoint, up.Poll())
 		f := x.exchangeHeads(up)
 		x.conn.hold(&x.conn.endpoint, nil)
@@ -271,29 +272,15 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 		head.Host = []byte(x.endpoint.Address)
 	}
 	x.out = forward.AppendRequest(x.out[:0], r, &head)
-	whole := x.body.whole
-	if len(x.out)+len(whole) <= cap(x.out) {
-		x.out, whole = append(x.out, whole...), nil
-	}
 	before := poll.Earlier(x.now.Add(x.share.target.TimeoutFirst), x.deadline)
-	var err error
-	switch {
-	case !x.body.complete:
-		err = up.Write(x.out)
-	case len(whole) == 0:
-		err = up.Ask(x.out, x.now, before)
-	default:
-		if err = up.Write(x.out); err == nil {
-			err = up.Ask(whole, x.now, before)
-		}
-	}
+	err := up.Open(forward.Opening{Head: x.out, Whole: x.body.whole, More: !x.body.complete, Chunked: x.body.unmeasured(), Now: x.now, Before: before})
 	x.out = x.out[:0]
 	if f, ok := err.(*fault.Fault); ok { // the answer did not come
 		return f
 	}
 	if err != nil {
 		f := fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
-		f.Unsent = up.Reused && x.body.framing == bodyNone // nothing of an unfinished head can have been acted on
+		f.Unsent = up.Reused && x.body.framing == bodyNone || h2.Unsent(err) // nothing of an unfinished head can have been acted on
 		return f
 	}
 	if !x.body.complete {

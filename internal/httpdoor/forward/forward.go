@@ -22,6 +22,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/h2"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -40,7 +41,7 @@ func NewTarget(s *services.Service) *Target {
 
 // NewPool makes the pool of one endpoint of a service. It connects to nothing yet.
 func NewPool(s *services.Service, address string) io.Closer {
-	return &Pool{address: address, tls: s.TLS, connect: s.TimeoutConnect, idleMax: s.IdleMax}
+	return &Pool{address: address, tls: s.TLS, connect: s.TimeoutConnect, idleMax: s.IdleMax, http2: s.HTTP2}
 }
 
 // KeyKind says which part of a request a hash balancer looks at.
@@ -82,10 +83,13 @@ type Pool struct {
 	tls     *tls.Config // nil: plain text
 	connect time.Duration
 	idleMax int
+	http2   bool
 
-	mu     sync.Mutex
-	idle   []*Conn
-	closed bool
+	mu      sync.Mutex
+	idle    []*Conn
+	closed  bool
+	bundles []*h2.Conn    // HTTP/2: connections in use and idle, the oldest first
+	dialing chan struct{} // HTTP/2: closed when a connection that others wait for too has come, or has not
 }
 
 const (
@@ -99,6 +103,9 @@ const (
 // Get takes an idle connection that is open, or nil. With sure it asks even of one that was just used: for what cannot be
 // sent again should the endpoint have closed it unannounced.
 func (p *Pool) Get(now poll.Instant, sure bool) *Conn {
+	if p.http2 {
+		return p.getStream()
+	}
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -123,6 +130,10 @@ func (p *Pool) Get(now poll.Instant, sure bool) *Conn {
 // nothing left of the last exchange.
 func (p *Pool) Put(c *Conn, now poll.Instant) {
 	c.release()
+	if c.stream != nil {
+		c.stream.Finish(h2.Cancel)
+		return
+	}
 	c.idleSince = now
 	var old *Conn
 	p.mu.Lock()
@@ -146,9 +157,12 @@ func (p *Pool) Put(c *Conn, now poll.Instant) {
 // Close closes the idle connections, and makes Put close those that are still in use.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	idle := p.idle
-	p.idle, p.closed = nil, true
+	idle, bundles := p.idle, p.bundles
+	p.idle, p.bundles, p.closed = nil, nil, true
 	p.mu.Unlock()
+	for _, b := range bundles {
+		b.Drain()
+	}
 	for _, c := range idle {
 		c.Close()
 	}
@@ -157,15 +171,22 @@ func (p *Pool) Close() error {
 
 // Dial opens a connection, for at most the connect timeout and until deadline.
 func (p *Pool) Dial(deadline poll.Instant) (*Conn, *fault.Fault) {
-	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	until := deadline
 	if p.connect > 0 {
 		until = poll.Earlier(deadline, poll.Now().Add(p.connect))
 	}
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if until != 0 {
 		ctx, cancel = context.WithDeadline(ctx, until.Time())
 	}
 	defer cancel()
+	if p.http2 {
+		return p.dialStream(ctx)
+	}
+	return p.dial(ctx)
+}
+
+func (p *Pool) dial(ctx context.Context) (*Conn, *fault.Fault) {
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, connectFault(p.address, err)
@@ -212,6 +233,14 @@ type Conn struct {
 	remaining int64 // of a Content-Length body
 	chunks    h1.ChunkDecoder
 	piece     []byte // decoded by Buffered, for the next Body: a view into buf
+
+	chunked  bool   // the request's body goes in chunks
+	frame    []byte // of the last chunk
+	stream   *h2.Stream
+	bundle   *h2.Conn // of stream
+	heard    uint64   // frames on the bundle when the stream was taken
+	silent   bool     // the endpoint did not answer in time
+	patience time.Duration
 }
 
 type framing uint8
@@ -226,6 +255,10 @@ const (
 // Close closes the connection.
 func (c *Conn) Close() {
 	c.release()
+	if c.stream != nil {
+		c.closeStream()
+		return
+	}
 	c.net.Close()
 }
 
@@ -234,7 +267,8 @@ func (c *Conn) Put(now poll.Instant) { c.pool.Put(c, now) }
 
 func (c *Conn) release() {
 	poll.Put(c.buf)
-	c.buf, c.r, c.w, c.piece = nil, 0, 0, nil
+	poll.Put(c.frame)
+	c.buf, c.r, c.w, c.piece, c.frame = nil, 0, 0, nil, nil
 }
 
 // Slim lets go of the buffer. Nothing may be left in it.
@@ -244,7 +278,19 @@ func (c *Conn) Slim() { c.release() }
 func (c *Conn) NetConn() net.Conn { return c.net }
 
 // Abort closes the connection under a write in another goroutine. Close must still follow.
-func (c *Conn) Abort() { c.poll.Conn.Close() }
+func (c *Conn) Abort() {
+	if c.stream != nil {
+		c.stream.Reset(h2.Cancel)
+		return
+	}
+	c.poll.Conn.Close()
+}
+
+// WritePatience bounds how long the endpoint may refuse bytes; zero is for ever.
+func (c *Conn) WritePatience(d time.Duration) {
+	c.patience = d
+	c.poll.WritePatience(d)
+}
 
 // Poll is the socket, for deadlines.
 func (c *Conn) Poll() *poll.Conn { return c.poll }
@@ -255,9 +301,37 @@ func (c *Conn) Write(p []byte) error {
 	return err
 }
 
-// Ask sends the last bytes of the request and waits for the answer to begin. The error is a *fault.Fault when the bytes
-// were sent and no answer came.
-func (c *Conn) Ask(p []byte, now, before poll.Instant) error {
+// Opening is a request as far as it is known before its body streams.
+type Opening struct {
+	Head    []byte // its spare memory is used
+	Whole   []byte // the body, if it was read whole
+	More    bool   // instead the body follows, by Send and End
+	Chunked bool   // and goes in chunks, over HTTP/1
+	Now     poll.Instant
+	Before  poll.Instant // bounds the wait for the answer
+}
+
+// Open sends the beginning of a request. When nothing follows, it may wait until the answer begins: the error is a *fault.Fault
+// when everything was sent and no answer came.
+func (c *Conn) Open(o Opening) error {
+	if c.stream != nil {
+		return c.openStream(o)
+	}
+	c.chunked = o.Chunked
+	if o.More {
+		return c.Write(o.Head)
+	}
+	if len(o.Head)+len(o.Whole) <= cap(o.Head) { // in one write
+		return c.ask(append(o.Head, o.Whole...), o.Now, o.Before)
+	}
+	if err := c.Write(o.Head); err != nil {
+		return err
+	}
+	return c.ask(o.Whole, o.Now, o.Before)
+}
+
+// ask sends the last bytes of a request and waits for the answer to begin.
+func (c *Conn) ask(p []byte, now, before poll.Instant) error {
 	c.poll.ReadBeforeSince(now, before)
 	if c.net != net.Conn(c.poll) {
 		return c.Write(p)
@@ -268,6 +342,39 @@ func (c *Conn) Ask(p []byte, now, before poll.Instant) error {
 	}
 	c.awaited = err == nil
 	return err
+}
+
+// frameRoom is what chunked framing adds to a piece.
+const frameRoom = 64
+
+// Send sends a piece of the body.
+func (c *Conn) Send(p []byte) error {
+	if !c.chunked {
+		return c.Write(p)
+	}
+	if len(p)+frameRoom > cap(c.frame) {
+		poll.Put(c.frame)
+		if c.frame = poll.GetSmall(); len(p)+frameRoom > cap(c.frame) {
+			poll.Put(c.frame)
+			c.frame = poll.GetLarge()
+		}
+	}
+	c.frame = h1.AppendChunkHeader(c.frame[:0], len(p))
+	c.frame = append(c.frame, p...)
+	c.frame = append(c.frame, '\r', '\n')
+	return c.Write(c.frame)
+}
+
+// End ends the body.
+func (c *Conn) End(trailers []h1.Field) error {
+	switch {
+	case c.stream != nil:
+		return c.endStream(trailers)
+	case c.chunked:
+		c.frame = h1.AppendLastChunk(c.frame[:0], trailers)
+		return c.Write(c.frame)
+	}
+	return nil
 }
 
 // Leftover takes the bytes that were read beyond the head, for tunnels.
@@ -301,6 +408,9 @@ func (c *Conn) ReadHead(resp *h1.Response, method []byte, before poll.Instant) *
 			}
 			if n > 0 {
 				c.r += n
+				if c.stream != nil {
+					settleStream(resp)
+				}
 				return nil
 			}
 			c.makeRoom()
@@ -335,12 +445,15 @@ func (c *Conn) readFault(err error, nothing bool) *fault.Fault {
 		return fault.Wrap(fault.Draining, "the gateway is stopping", err)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.silent = true
 		return fault.Wrap(fault.UpstreamTimeout, "the service did not answer in time", fmt.Errorf("read from %s: %w", c.pool.address, err))
 	}
 	if nothing && c.Reused {
 		err = fmt.Errorf("closed while idle: %w", err)
 	}
-	return fault.Wrap(fault.UpstreamBroken, "the service closed the connection before its response was complete", fmt.Errorf("read from %s: %w", c.pool.address, err))
+	f := fault.Wrap(fault.UpstreamBroken, "the service closed the connection before its response was complete", fmt.Errorf("read from %s: %w", c.pool.address, err))
+	f.Unsent = h2.Unsent(err)
+	return f
 }
 
 // StartBody prepares for the body of the response whose head was just read. The views of
@@ -350,6 +463,8 @@ func (c *Conn) StartBody(resp *h1.Response) {
 	switch {
 	case resp.NoBody:
 		c.framing = bodyDone
+	case c.stream != nil:
+		c.startStreamBody()
 	case resp.Chunked:
 		c.framing = bodyChunked
 		c.chunks.Reset()
@@ -378,7 +493,7 @@ func (c *Conn) Done() bool { return c.framing == bodyDone }
 // Buffered says that Body has something to give, or the end to tell, without waiting.
 func (c *Conn) Buffered() bool {
 	if c.framing != bodyChunked || c.r == c.w {
-		return c.w > c.r
+		return c.w > c.r || c.stream != nil && c.stream.Buffered()
 	}
 	// The line end behind a chunk, say, is nothing to give: taking it for something would hold back what came before it
 	// until the next chunk is here.
@@ -395,10 +510,17 @@ func (c *Conn) Buffered() bool {
 }
 
 // Clean says that the connection may serve another exchange: the body is complete and nothing came after it.
-func (c *Conn) Clean() bool { return c.framing == bodyDone && c.r == c.w }
+func (c *Conn) Clean() bool {
+	return c.framing == bodyDone && c.r == c.w && (c.stream == nil || c.stream.Complete())
+}
 
 // Trailers are those of a chunked body that is Done.
-func (c *Conn) Trailers() []h1.Field { return c.chunks.Trailers() }
+func (c *Conn) Trailers() []h1.Field {
+	if c.stream != nil {
+		return c.stream.Trailers()
+	}
+	return c.chunks.Trailers()
+}
 
 // Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done. A
 // silence longer than idle, and the moment deadline, end it with a fault.
@@ -434,6 +556,9 @@ func (c *Conn) Body(idle time.Duration, deadline poll.Instant) ([]byte, *fault.F
 			return view, nil
 		case bodyUntilClose:
 			c.r = c.w
+			if c.stream != nil && c.stream.Complete() {
+				c.framing = bodyDone
+			}
 			return view, nil
 		case bodyChunked:
 			payload, n, done, err := c.chunks.Next(view)

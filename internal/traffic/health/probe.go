@@ -36,6 +36,7 @@ type HTTPOptions struct {
 	Host   string      // Host header; default the address
 	Status StatusSet   // the zero set means 200-399
 	TLS    *tls.Config // nil means plain text; the name to verify is TLS.ServerName, else the address's host
+	HTTP2  bool        // the endpoint speaks HTTP/2 only: negotiated with TLS, else with prior knowledge
 }
 
 // probeHeadBytes and probeBodyBytes bound what an endpoint can make a check read.
@@ -58,6 +59,14 @@ func HTTP(o HTTPOptions) Probe {
 		scheme = "https"
 		transport.TLSClientConfig = o.TLS.Clone()
 		transport.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
+	if o.HTTP2 {
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP2(o.TLS != nil)
+		transport.Protocols.SetUnencryptedHTTP2(o.TLS == nil)
+		if o.TLS != nil {
+			transport.TLSClientConfig.NextProtos = []string{"h2"}
+		}
 	}
 	path, query, _ := strings.Cut(o.Path, "?")
 	if !strings.HasPrefix(path, "/") {

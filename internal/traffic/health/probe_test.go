@@ -224,3 +224,28 @@ func FuzzParseStatus(f *testing.F) {
 		}
 	})
 }
+
+func TestHTTP2Probe(t *testing.T) {
+	t.Parallel()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 || r.RequestURI != "/healthz?a=b" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	})
+	for _, secure := range []bool{false, true} {
+		s := httptest.NewUnstartedServer(handler)
+		s.Config.Protocols = new(http.Protocols)
+		o := HTTPOptions{Path: "/healthz?a=b", HTTP2: true}
+		if secure {
+			s.EnableHTTP2 = true
+			s.Config.Protocols.SetHTTP2(true)
+			s.StartTLS()
+			o.TLS = &tls.Config{InsecureSkipVerify: true}
+		} else {
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+			s.Start()
+		}
+		t.Cleanup(s.Close)
+		wantError(t, ask(t, HTTP(o), s.Listener.Addr().String()), "")
+	}
+}

@@ -25,6 +25,7 @@ type Service struct {
 	Name           string
 	Set            *upstream.Set
 	HashKey        string      // what the hash balancer hashes, as in the config; "" for the other balancers
+	HTTP2          bool        // the endpoints speak HTTP/2 to the HTTP door
 	TLS            *tls.Config // to the endpoints; nil: plain text. Each connection needs tlsconfig.ForAddress of it
 	Retries        int         // further attempts of one request
 	TimeoutConnect time.Duration
@@ -48,12 +49,20 @@ func Compile(c *config.Config, g *upstream.Generation, newPool func(s *Service, 
 }
 
 func compile(name string, from *config.Service, g *upstream.Generation, newPool func(s *Service, address string) io.Closer) (*Service, []tlsconfig.Problem) {
-	clientTLS, problems := tlsconfig.Client(from.TLS, "http/1.1")
+	alpn, settings := "http/1.1", from.TLS
+	if speaksHTTP2(from) {
+		alpn = "h2"
+	}
+	if from.Protocol == config.ServiceH2 && settings == nil {
+		settings = new(config.ClientTLS)
+	}
+	clientTLS, problems := tlsconfig.Client(settings, alpn)
 	for i := range problems {
 		problems[i].Field = "tls." + problems[i].Field
 	}
 	s := &Service{
 		Name:           name,
+		HTTP2:          speaksHTTP2(from),
 		TLS:            clientTLS,
 		Retries:        from.Retry.Attempts,
 		TimeoutConnect: time.Duration(from.Timeouts.Connect),
@@ -89,16 +98,20 @@ func compile(name string, from *config.Service, g *upstream.Generation, newPool 
 			if err != nil {
 				problems = append(problems, tlsconfig.Problem{Field: "health_check.status", Message: err.Error()})
 			}
-			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS})
+			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS, HTTP2: s.HTTP2})
 		}
 	}
 	s.Set = g.Set(spec)
 	return s, problems
 }
 
+func speaksHTTP2(s *config.Service) bool {
+	return s.Protocol != config.ServiceHTTP && s.Protocol != ""
+}
+
 // identity is what makes an endpoint another one although its address is the same: how connections to it are made.
 func identity(s *config.Service) string {
-	id := fmt.Sprintf("connect=%v idle=%d", s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint)
+	id := fmt.Sprintf("protocol=%s connect=%v idle=%d", s.Protocol, s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint)
 	if s.TLS != nil {
 		id += fmt.Sprintf(" tls=%+v", *s.TLS)
 		for _, file := range []string{s.TLS.CA, s.TLS.Cert, s.TLS.Key} { // a changed file makes new connections

@@ -1,0 +1,171 @@
+package forward
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/h1"
+	"github.com/menshen-gateway/menshen/internal/h2"
+	"github.com/menshen-gateway/menshen/internal/poll"
+)
+
+// Over HTTP/2 a Conn is a stream, and the pool keeps the connections that bundle them.
+
+const (
+	// streamsPerBundle is how many streams one connection carries before another is opened, if the endpoint allows as many. One
+	// connection is one reading goroutine here and mostly one thread there.
+	streamsPerBundle = 100
+	streamWindow     = 256 << 10
+)
+
+// bundleLimits give each stream its window for itself: a client that is slow to take its response holds up nobody else's.
+var bundleLimits = h2.Limits{
+	Streams: streamsPerBundle, Window: streamWindow, ConnectionWindow: streamsPerBundle * streamWindow, HeadBytes: headLimits.HeadBytes,
+	Continuations: 64, Idle: h2.Rate{Count: 10000, Per: 10 * time.Second}, TimeoutHead: 10 * time.Second, TimeoutIdle: idleTimeout,
+}
+
+// getStream takes a place on a connection that has one, or nil.
+func (p *Pool) getStream() *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.bundles {
+		if st := b.Reserve(streamsPerBundle); st != nil {
+			c := p.newStream(b, st)
+			c.Reused = true
+			return c
+		}
+	}
+	return nil
+}
+
+func (p *Pool) newStream(b *h2.Conn, st *h2.Stream) *Conn {
+	c := &Conn{poll: poll.New(st), pool: p, stream: st, bundle: b, heard: b.Heard()}
+	c.net = c.poll
+	return c
+}
+
+// dialStream opens a connection, or takes a place on one that somebody else has opened meanwhile.
+func (p *Pool) dialStream(ctx context.Context) (*Conn, *fault.Fault) {
+	for {
+		p.mu.Lock()
+		dialing := p.dialing
+		if dialing == nil {
+			p.dialing = make(chan struct{})
+			p.mu.Unlock()
+			return p.dialBundle(ctx)
+		}
+		p.mu.Unlock()
+		select {
+		case <-dialing:
+			if c := p.getStream(); c != nil {
+				c.Reused = false // whoever falls back on a new connection gets one that counts as new
+				return c, nil
+			}
+		case <-ctx.Done():
+			return nil, connectFault(p.address, ctx.Err())
+		}
+	}
+}
+
+// dialBundle opens a connection for the first stream that waits for it, and tells the others.
+func (p *Pool) dialBundle(ctx context.Context) (*Conn, *fault.Fault) {
+	defer func() {
+		p.mu.Lock()
+		close(p.dialing)
+		p.dialing = nil
+		p.mu.Unlock()
+	}()
+	under, f := p.dial(ctx)
+	if f != nil {
+		return nil, f
+	}
+	scheme := "http"
+	if tc, ok := under.net.(*tls.Conn); ok {
+		scheme = "https"
+		if got := tc.ConnectionState().NegotiatedProtocol; got != "h2" {
+			under.net.Close()
+			return nil, connectFault(p.address, fmt.Errorf("tls: the endpoint does not agree on HTTP/2 (it chose %q)", got))
+		}
+	}
+	under.poll.WritePatience(idleTimeout)
+	b := h2.NewClient(under.net, under.poll.Shutdown, scheme, bundleLimits)
+	st := b.Reserve(streamsPerBundle)
+	p.mu.Lock()
+	if p.closed {
+		b.Drain() // its one stream may end
+	} else {
+		p.bundles = append(p.bundles, b)
+	}
+	p.mu.Unlock()
+	go func() { // ends with the connection: idle, drained or broken
+		_ = b.Serve(nil)
+		p.mu.Lock()
+		p.bundles = slices.DeleteFunc(p.bundles, func(other *h2.Conn) bool { return other == b })
+		p.mu.Unlock()
+	}()
+	if st == nil {
+		return nil, connectFault(p.address, errors.New("the connection ended as soon as it stood"))
+	}
+	return p.newStream(b, st), nil
+}
+
+func (c *Conn) writeBefore() {
+	if c.patience > 0 {
+		_ = c.stream.SetWriteDeadline(time.Now().Add(c.patience))
+	}
+}
+
+func (c *Conn) openStream(o Opening) error {
+	if err := c.stream.Head(o.Head, !o.More && len(o.Whole) == 0); err != nil {
+		return err
+	}
+	if o.More {
+		return c.stream.Flush()
+	}
+	c.writeBefore()
+	return c.stream.End(o.Whole, nil)
+}
+
+func (c *Conn) endStream(trailers []h1.Field) error {
+	c.writeBefore()
+	return c.stream.End(nil, trailers)
+}
+
+// settleStream corrects what a head means on a stream: the end of the body is not that of the connection. A body with both
+// Content-Length and trailers, which HTTP/1 cannot have, loses the former.
+func settleStream(resp *h1.Response) {
+	resp.Close = false
+	if resp.ContentLength > 0 && resp.Get(h1.KnownTrailer) != nil {
+		resp.ContentLength = -1
+	}
+}
+
+// startStreamBody finds out whether there is a body.
+func (c *Conn) startStreamBody() {
+	c.framing = bodyUntilClose
+	if c.r == c.w && c.stream.Complete() {
+		c.framing = bodyDone
+	}
+}
+
+// closeStream gives the stream up, unless it has ended. When the endpoint was silent on the whole connection, the connection
+// takes no more streams: the endpoint may be gone without a word.
+func (c *Conn) closeStream() {
+	c.stream.Finish(h2.Cancel)
+	if c.silent && c.bundle.Heard() == c.heard {
+		c.bundle.Drain()
+	}
+}
+
+// Gone gives a channel that is closed when the endpoint has given the exchange up, or has ended it; nil over HTTP/1.
+func (c *Conn) Gone() <-chan struct{} {
+	if c.stream == nil {
+		return nil
+	}
+	return c.stream.Gone()
+}
