@@ -265,6 +265,16 @@ type Database struct {
 	Shards   map[string]*Shard `yaml:"shards" required:"true" doc:"Where the data is. One entry means not sharded."`
 	TLS      *ClientTLS        `yaml:"tls" doc:"TLS to the instances: true, or the details."`
 	Timeouts DatabaseTimeouts  `yaml:"timeouts" doc:"How long an instance may take for each step."`
+	Pool     DatabasePool      `yaml:"pool" doc:"How sessions share connections to an instance."`
+}
+
+// DatabasePool bounds the connections to each instance of a database.
+type DatabasePool struct {
+	Share          string   `yaml:"share" enum:"transaction,session" default:"transaction" doc:"transaction: sessions give their connection back between statements and transactions. session: each keeps its own."`
+	MaxConnections int      `yaml:"max_connections" default:"50" min:"0" max:"100000" doc:"Connections open at once to one instance; statements wait for a free one. 0 means no bound."`
+	QueueTimeout   Duration `yaml:"queue_timeout" default:"5s" doc:"Longest wait for a connection: error 1040. 0 means no wait."`
+	MaxLifetime    Duration `yaml:"max_lifetime" default:"1h" doc:"Age at which a connection is closed when it is given back. 0 means never."`
+	IdleTimeout    Duration `yaml:"idle_timeout" default:"5m" doc:"Time after which an unused connection is closed. 0 means never."`
 }
 
 // DatabaseTimeouts bound the steps of an exchange with an instance. Zero switches a bound off.

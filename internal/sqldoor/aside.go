@@ -26,7 +26,7 @@ func (s *session) use(name string) (goOn bool) {
 		if s.inTransaction() {
 			return s.refuse(errorTransaction)
 		}
-		if why := s.memory.pinned(); why != "" {
+		if why := s.pinned(); why != "" {
 			return s.refuse(errorPinned(name, why))
 		}
 	}
@@ -36,17 +36,37 @@ func (s *session) use(name string) (goOn bool) {
 		s.logFault("connect an SQL session", err)
 		goOn = s.refuseFor(err)
 		s.database = before
+		s.settle(!s.unsure)
 		return goOn
 	}
-	s.link.used = poll.Now()
+	s.settle(!s.unsure)
 	return s.sendOK(s.st.message.Sequence)
 }
 
-// answerAlone answers COM_PING, COM_RESET_CONNECTION and COM_SET_OPTION of a session that has neither database nor instance.
+// reset is COM_RESET_CONNECTION: the session is as at sign-in. A connection with a trace of it that cannot be set is closed, which is more thorough than to have it reset.
+func (s *session) reset() (goOn bool) {
+	s.forget()
+	return s.sendOK(s.st.message.Sequence)
+}
+
+// forget takes back all that the session has set and made.
+func (s *session) forget() {
+	s.unlink(upstream.Outcome{})
+	s.unpinAll()
+	s.vars, s.traces, s.prepared, s.unsure = s.birth, traces{}, nil, false
+	s.status = mysql.Autocommit
+	if s.birth != nil {
+		if s.birth.Value("autocommit") == "0" {
+			s.status = 0
+		}
+		version, _, _ := s.varsOf.Known()
+		s.learn(version)
+	}
+}
+
+// answerAlone answers COM_PING and COM_SET_OPTION of a session that has neither database nor connection.
 func (s *session) answerAlone(argument []byte) (goOn bool) {
 	switch s.st.command {
-	case mysql.ComReset:
-		s.memory = memory{}
 	case mysql.ComSetOption:
 		if !s.setOption(string(argument)) {
 			return s.refuse(errorUnknown)
@@ -96,9 +116,8 @@ func (s *session) changeUser() (goOn bool) {
 		return false
 	}
 	if refused == nil {
-		s.unlink(upstream.Outcome{})
-		s.memory, s.linked = memory{}, false
-		s.status = mysql.Autocommit
+		s.forget()
+		s.vars, s.birth, s.varsOf = nil, nil, nil
 		if in.Collation != 0 {
 			s.collation = uint8(in.Collation)
 		}
@@ -183,7 +202,13 @@ func (s *session) failed(err error) (goOn bool) {
 		}
 		return false
 	}
-	return s.discard() && s.refuseFor(err) && !st.held && s.memory.pinned() == ""
+	return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
+}
+
+// failedAfter is failed for what went wrong after the client had its whole answer. It says whether the session goes on.
+func (s *session) failedAfter(err error) (goOn bool) {
+	s.logFault("look after a connection", err)
+	return !s.st.held && s.pinned() == ""
 }
 
 // lost is what became of a read or write at the instance that failed.

@@ -30,14 +30,19 @@ func TestStatementAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	f := newFake(t, func(f *fake) { f.greeting.Capabilities &^= mysql.Framing })
-	f.answer("SELECT c FROM t WHERE id = 1", rowsAnswer(1, "value"))
-	g := open(t, shop(f.ln.Addr().String()))
-	r := connect(t, g, 0, "shop")
-	packet := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT c FROM t WHERE id = 1")
-	var answer mysql.Response
-	if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
-		t.Errorf("%v allocations for a statement", n)
+	for _, shared := range []bool{false, true} {
+		f := newFake(t, func(f *fake) { f.greeting.Capabilities &^= mysql.Framing; f.settings = shared })
+		f.answer("SELECT c FROM t WHERE id = 1", rowsAnswer(1, "value"))
+		g := open(t, shop(f.ln.Addr().String()))
+		r := connect(t, g, 0, "shop")
+		packet := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT c FROM t WHERE id = 1")
+		var answer mysql.Response
+		if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
+			t.Errorf("%v allocations for a statement (shared connections: %v)", n, shared)
+		}
+		if idle := g.tables.Load().databases["shop"].pool.Stats().Idle; (idle == 1) != shared {
+			t.Errorf("%d connections are idle (shared: %v)", idle, shared)
+		}
 	}
 }
 

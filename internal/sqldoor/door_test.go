@@ -229,7 +229,7 @@ func wantCode(t testing.TB, err error, want int, text string) {
 	}
 }
 
-func scan[T any](t testing.TB, db interface {
+func value[T any](t testing.TB, db interface {
 	QueryRow(string, ...any) *sql.Row
 }, query string, args ...any) (v T) {
 	t.Helper()

@@ -15,21 +15,25 @@ import (
 
 // Fixed errors.
 var (
-	errorTooMany     = mysql.Error{Code: 1040, State: "08004", Message: "Too many connections"}
-	errorUnknown     = mysql.Error{Code: 1047, State: "08S01", Message: "Unknown command"}
-	errorHandshake   = mysql.Error{Code: 1043, State: "08S01", Message: "Bad handshake"}
-	errorShutdown    = mysql.Error{Code: 1053, State: "08S01", Message: "Server shutdown in progress"}
-	errorOrder       = mysql.Error{Code: 1156, State: "08S01", Message: "Got packets out of order"}
-	errorMalformed   = mysql.Error{Code: 1835, State: "HY000", Message: "Malformed communication packet"}
-	errorNoDatabase  = mysql.Error{Code: 1046, State: "3D000", Message: "No database selected"}
-	errorTransaction = mysql.Error{Code: 1179, State: "25000", Message: "You are not allowed to execute this command in a transaction: the database lives on another instance"}
-	errorPrepared    = mysql.Error{Code: 1295, State: "HY000", Message: "This command is not supported in the prepared statement protocol yet"}
-	errorKill        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL': thread ids of the gateway and of its instances differ"}
-	errorUseMore     = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'USE together with other statements'"}
-	errorPlugins     = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
-	errorMoved       = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
-	errorLost        = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}
-	errorLostIdle    = mysql.Error{Code: 2006, State: "HY000", Message: "MySQL server has gone away"}
+	errorTooMany         = mysql.Error{Code: 1040, State: "08004", Message: "Too many connections"}
+	errorUnknown         = mysql.Error{Code: 1047, State: "08S01", Message: "Unknown command"}
+	errorHandshake       = mysql.Error{Code: 1043, State: "08S01", Message: "Bad handshake"}
+	errorShutdown        = mysql.Error{Code: 1053, State: "08S01", Message: "Server shutdown in progress"}
+	errorOrder           = mysql.Error{Code: 1156, State: "08S01", Message: "Got packets out of order"}
+	errorMalformed       = mysql.Error{Code: 1835, State: "HY000", Message: "Malformed communication packet"}
+	errorNoDatabase      = mysql.Error{Code: 1046, State: "3D000", Message: "No database selected"}
+	errorTransaction     = mysql.Error{Code: 1179, State: "25000", Message: "You are not allowed to execute this command in a transaction: the database lives on another instance"}
+	errorPrepared        = mysql.Error{Code: 1295, State: "HY000", Message: "This command is not supported in the prepared statement protocol yet"}
+	errorKill            = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL': thread ids of the gateway and of its instances differ"}
+	errorUseMore         = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'USE together with other statements'"}
+	errorKillMore        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL together with other statements'"}
+	errorSequence        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'LASTVAL in a session that has not called NEXTVAL itself'"}
+	errorForgotten       = mysql.Error{Code: 1105, State: "HY000", Message: "ROW_COUNT(), FOUND_ROWS() or the warnings of the last statement are not known any more, because its connection was needed by others: ask in the same transaction, or set pool.share to session. From now on this session keeps its connection"}
+	errorForgottenInsert = mysql.Error{Code: 1105, State: "HY000", Message: "LAST_INSERT_ID() is not known any more, because the connection of the insert was lost"}
+	errorPlugins         = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
+	errorMoved           = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
+	errorLost            = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}
+	errorLostIdle        = mysql.Error{Code: 2006, State: "HY000", Message: "MySQL server has gone away"}
 )
 
 func errorDenied(user, host string, password bool) mysql.Error {

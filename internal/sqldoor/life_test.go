@@ -95,15 +95,15 @@ func TestInstanceDies(t *testing.T) {
 	if answer := readMessage(t, idle); !mysql.IsOK(answer) {
 		t.Errorf("ping of an idle session: %q", answer)
 	}
-	if v := scan[int](t, settings, "SELECT @@group_concat_max_len"); v != 4321 {
+	if v := value[int](t, settings, "SELECT @@group_concat_max_len"); v != 4321 {
 		t.Errorf("group_concat_max_len is %d", v)
 	}
-	if v := scan[string](t, settings, "SELECT @@character_set_client"); v != "latin1" {
+	if v := value[string](t, settings, "SELECT @@character_set_client"); v != "latin1" {
 		t.Errorf("character_set_client is %s", v)
 	}
 	_, err = stateful.Exec("SELECT @x")
 	wantCode(t, err, 2006, "MySQL server has gone away")
-	if v := scan[int](t, g.one("app:apple", "shop"), "SELECT COUNT(*) FROM users WHERE id = 500"); v != 0 {
+	if v := value[int](t, g.one("app:apple", "shop"), "SELECT COUNT(*) FROM users WHERE id = 500"); v != 0 {
 		t.Error("a row of the lost transaction is there")
 	}
 }
@@ -118,7 +118,7 @@ func TestReload(t *testing.T) {
 	exec(t, same, "SET @x = 5")
 	for range 50 {
 		g.reload(shop(first.Addr))
-		if v := scan[int](t, same, "SELECT @x"); v != 5 {
+		if v := value[int](t, same, "SELECT @x"); v != 5 {
 			t.Fatalf("@x is %d after a reload that does not concern the session", v)
 		}
 	}
@@ -126,7 +126,7 @@ func TestReload(t *testing.T) {
 	asks := g.one("app:apple", "shop")
 	exec(t, asks, "INSERT INTO users (id, name) VALUES (950, 'asks')")
 	clean, stateful, busy := g.one("app:apple", "shop"), g.one("app:apple", "shop"), g.one("app:apple", "shop")
-	scan[string](t, clean, name)
+	value[string](t, clean, name)
 	exec(t, stateful, "SET @x = 5")
 	tx, err := busy.Begin()
 	if err != nil {
@@ -135,7 +135,7 @@ func TestReload(t *testing.T) {
 	exec(t, tx, "INSERT INTO users (id, name) VALUES (900, 'tx')")
 
 	g.reload(shop(second.Addr))
-	if v := scan[string](t, clean, name); v != "second" {
+	if v := value[string](t, clean, name); v != "second" {
 		t.Errorf("a clean session reads %q", v)
 	}
 	_, err = asks.Exec("SELECT ROW_COUNT()") // the new connection would answer, and be wrong
@@ -149,13 +149,13 @@ func TestReload(t *testing.T) {
 		}
 		return nil
 	})
-	if v := scan[string](t, tx, name); v != "ada" {
+	if v := value[string](t, tx, name); v != "ada" {
 		t.Errorf("the transaction reads %q", v)
 	}
 	if err := tx.Commit(); err != nil {
 		t.Error(err)
 	}
-	if v := scan[string](t, busy, name); v != "second" {
+	if v := value[string](t, busy, name); v != "second" {
 		t.Errorf("after its transaction the session reads %q", v)
 	}
 	var n int
@@ -178,10 +178,10 @@ func TestDatabasesOnTwoInstances(t *testing.T) {
 	exec(t, db, "SET NAMES utf8mb4")
 	exec(t, db, "SET SESSION group_concat_max_len = 777")
 	exec(t, db, "USE stock")
-	if v := scan[int](t, db, "SELECT id FROM items"); v != 8 {
+	if v := value[int](t, db, "SELECT id FROM items"); v != 8 {
 		t.Errorf("id is %d", v)
 	}
-	if v := scan[int](t, db, "SELECT @@group_concat_max_len"); v != 777 {
+	if v := value[int](t, db, "SELECT @@group_concat_max_len"); v != 777 {
 		t.Errorf("the setting did not follow: %d", v)
 	}
 	tx, err := db.Begin()

@@ -22,10 +22,10 @@ func TestRelay(t *testing.T) {
 	t.Run("text and prepared", func(t *testing.T) {
 		for _, how := range []string{"interpolateParams=true", "interpolateParams=false"} {
 			db := g.one("app:apple", "shop", how)
-			if got := scan[string](t, db, "SELECT name FROM users WHERE id = ?", 2); got != "grace" {
+			if got := value[string](t, db, "SELECT name FROM users WHERE id = ?", 2); got != "grace" {
 				t.Errorf("%s: name is %q", how, got)
 			}
-			if got := scan[string](t, db, "SELECT name FROM users WHERE id = ?", 3); got != "Привет, 🐘" {
+			if got := value[string](t, db, "SELECT name FROM users WHERE id = ?", 3); got != "Привет, 🐘" {
 				t.Errorf("%s: name is %q", how, got)
 			}
 		}
@@ -54,13 +54,13 @@ func TestRelay(t *testing.T) {
 		if _, err := tx.Exec("INSERT INTO users (id, name) VALUES (100, 'x')"); err != nil {
 			t.Fatal(err)
 		}
-		if n := scan[int](t, other, "SELECT COUNT(*) FROM users WHERE id = 100"); n != 0 {
+		if n := value[int](t, other, "SELECT COUNT(*) FROM users WHERE id = 100"); n != 0 {
 			t.Error("another session sees an open transaction")
 		}
 		if err := tx.Rollback(); err != nil {
 			t.Fatal(err)
 		}
-		if n := scan[int](t, db, "SELECT COUNT(*) FROM users WHERE id = 100"); n != 0 {
+		if n := value[int](t, db, "SELECT COUNT(*) FROM users WHERE id = 100"); n != 0 {
 			t.Error("rolled back row is there")
 		}
 		tx, _ = db.Begin()
@@ -70,7 +70,7 @@ func TestRelay(t *testing.T) {
 		if err := tx.Commit(); err != nil {
 			t.Fatal(err)
 		}
-		if n := scan[int](t, other, "SELECT COUNT(*) FROM users WHERE id = 101"); n != 1 {
+		if n := value[int](t, other, "SELECT COUNT(*) FROM users WHERE id = 101"); n != 1 {
 			t.Error("committed row is missing")
 		}
 	})
@@ -131,7 +131,7 @@ func TestRelay(t *testing.T) {
 		if v := scanStmt(t, st); v != 1 {
 			t.Errorf("prepared call gives %d", v)
 		}
-		if v := scan[int](t, db, "SELECT 42"); v != 42 {
+		if v := value[int](t, db, "SELECT 42"); v != 42 {
 			t.Errorf("after the call: %d", v)
 		}
 	})
@@ -146,7 +146,7 @@ func TestRelay(t *testing.T) {
 		wantCode(t, err, 1062, "23000")
 		_, err = db.Exec("SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 5555, MESSAGE_TEXT = 'my own'")
 		wantCode(t, err, 5555, "(45000): my own")
-		if v := scan[int](t, db, "SELECT 1"); v != 1 {
+		if v := value[int](t, db, "SELECT 1"); v != 1 {
 			t.Error("session is unusable after errors")
 		}
 	})
@@ -159,7 +159,7 @@ func TestRelay(t *testing.T) {
 			}
 		}
 		db := g.one("app:apple", "shop", "collation=utf8mb4_unicode_ci")
-		if got := scan[string](t, db, "SELECT @@collation_connection"); got != "utf8mb4_unicode_ci" {
+		if got := value[string](t, db, "SELECT @@collation_connection"); got != "utf8mb4_unicode_ci" {
 			t.Errorf("collation_connection is %q", got)
 		}
 	})
@@ -180,7 +180,7 @@ func TestRelay(t *testing.T) {
 		if n, _ := r.RowsAffected(); n != 50000 {
 			t.Errorf("%d rows loaded", n)
 		}
-		if n := scan[int](t, db, "SELECT SUM(n) FROM words"); n != 50000*49999/2 {
+		if n := value[int](t, db, "SELECT SUM(n) FROM words"); n != 50000*49999/2 {
 			t.Errorf("sum is %d", n)
 		}
 		_, err = db.Exec("LOAD DATA LOCAL INFILE 'Reader::lines' INTO TABLE nowhere")
@@ -190,16 +190,16 @@ func TestRelay(t *testing.T) {
 	t.Run("databases", func(t *testing.T) {
 		db := g.one("app:apple", "shop")
 		exec(t, db, "USE stock")
-		if v := scan[int](t, db, "SELECT id FROM items"); v != 7 {
+		if v := value[int](t, db, "SELECT id FROM items"); v != 7 {
 			t.Errorf("id is %d", v)
 		}
 		_, err := db.Exec("USE nothing")
 		wantCode(t, err, 1049, "Unknown database 'nothing'")
-		if v := scan[int](t, db, "SELECT id FROM items"); v != 7 {
+		if v := value[int](t, db, "SELECT id FROM items"); v != 7 {
 			t.Errorf("after a failed USE: %d", v)
 		}
 		exec(t, db, "use `shop` ; -- back")
-		if v := scan[string](t, db, "SELECT name FROM users WHERE id = 1"); v != "ada" {
+		if v := value[string](t, db, "SELECT name FROM users WHERE id = 1"); v != "ada" {
 			t.Errorf("name is %q", v)
 		}
 		_, err = db.Exec("USE shop; SELECT 1")
@@ -211,7 +211,7 @@ func TestRelay(t *testing.T) {
 		if err := none.Ping(); err != nil {
 			t.Error(err)
 		}
-		if v := scan[int](t, none, "SELECT 5"); v != 5 {
+		if v := value[int](t, none, "SELECT 5"); v != 5 {
 			t.Errorf("without a database: %d", v)
 		}
 		_, err = none.Exec("SELECT * FROM users")
@@ -220,7 +220,7 @@ func TestRelay(t *testing.T) {
 
 	t.Run("access records", func(t *testing.T) {
 		db := g.one("other:orange", "shop")
-		scan[int](t, db, "SELECT 'very secret' = 'x'")
+		value[int](t, db, "SELECT 'very secret' = 'x'")
 		_, _ = db.Exec("SELECT * FROM nothing2")
 		all := g.logged(`"consumer":"other"`)
 		g.logged(`"sql_code":1146`)
@@ -255,7 +255,7 @@ func TestBlobsOver16MiB(t *testing.T) {
 		for i, size := range []int{1<<24 - 60, 1<<24 - 1, 1 << 24, 17 << 20, 2*(1<<24) - 10} {
 			blob := bytes.Repeat([]byte{byte('a' + i)}, size)
 			exec(t, db, "INSERT INTO blobs VALUES (?, ?)", i, blob)
-			if got := scan[[]byte](t, db, "SELECT b FROM blobs WHERE id = ?", i); !bytes.Equal(got, blob) {
+			if got := value[[]byte](t, db, "SELECT b FROM blobs WHERE id = ?", i); !bytes.Equal(got, blob) {
 				t.Errorf("%s: %d bytes came back as %d", how, size, len(got))
 			}
 		}

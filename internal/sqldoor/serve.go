@@ -1,23 +1,27 @@
 package sqldoor
 
 import (
+	"encoding/binary"
 	"errors"
+	"math/bits"
 	"os"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
 // statement is one command of the client, from its first byte to the last one of its answer.
 type statement struct {
-	command  mysql.Command
-	message  mysql.Message // follows the command's frames; its Sequence is that of the answer
-	whole    bool          // all of the command was read from the client
-	verdict  verdict
-	text     string // of a SET, to be repeated some time
+	command mysql.Command
+	message mysql.Message // follows the command's frames; its Sequence is that of the answer
+	whole   bool          // all of the command was read from the client
+	judgement
+	argument string // of the commands that are looked at after their answer
 	cursor   bool
 	begun    poll.Instant
 	database *database // whose series count it; nil outside of all
@@ -66,37 +70,39 @@ func (s *session) one() (goOn bool) {
 		return s.discard() && s.use(string(text))
 	case mysql.ComChangeUser:
 		return s.changeUser()
-	case mysql.ComQuery:
-		st.verdict = classify(text, st.whole)
-		switch st.verdict.kind {
-		case kindUse:
-			return s.discard() && s.use(st.verdict.name)
-		case kindUseBad:
-			return s.discard() && s.refuse(errorUseMore)
-		case kindKill:
-			return s.discard() && s.refuse(errorKill)
-		case kindSet:
-			st.text = string(text)
+	case mysql.ComQuery, mysql.ComStmtPrepare:
+		if s.vars == nil && s.link == nil {
+			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
-	case mysql.ComStmtPrepare:
-		switch st.verdict = classify(text, st.whole); st.verdict.kind {
-		case kindUse, kindUseBad, kindKill:
+		st.judgement = s.judge(text, st.whole)
+		switch {
+		case st.command == mysql.ComStmtPrepare && (st.Kind == scan.Use || st.Kind == scan.Kill || st.Effects.Has(scan.ChangesSchema)):
 			return s.discard() && s.refuse(errorPrepared)
-		case kindSet:
-			st.verdict = verdict{kind: kindSticky, why: "prepared SET"}
+		case st.refusal != nil:
+			return s.discard() && s.refuse(*st.refusal)
+		case st.Kind == scan.Use:
+			return s.discard() && s.use(st.name)
+		case st.Kind == scan.Kill:
+			return s.discard() && s.refuse(errorKill)
 		}
 	case mysql.ComStmtExecute:
 		e, err := mysql.DecodeExecute(s.client.Buffered()[mysql.HeaderLen:])
 		st.cursor = err == nil && e.Flags != 0
-	case mysql.ComPing, mysql.ComReset, mysql.ComSetOption:
-		if s.link == nil && s.database == "" && s.memory.pinned() == "" {
+		st.judgement = s.prepared[e.Statement]
+	case mysql.ComReset:
+		return s.discard() && s.reset()
+	case mysql.ComPing, mysql.ComSetOption:
+		if s.link == nil && s.database == "" {
 			return s.discard() && s.answerAlone(text)
 		}
-		if st.command == mysql.ComSetOption {
-			st.text = string(text)
+		st.argument = string(text)
+	case mysql.ComStmtClose:
+		st.argument = string(text)
+		if s.link == nil {
+			return s.discard()
 		}
 	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh,
-		mysql.ComStmtLongData, mysql.ComStmtClose, mysql.ComStmtReset, mysql.ComStmtFetch:
+		mysql.ComStmtLongData, mysql.ComStmtReset, mysql.ComStmtFetch:
 	case mysql.ComProcessKill:
 		return s.discard() && s.refuse(errorKill)
 	default:
@@ -114,19 +120,21 @@ func (s *session) one() (goOn bool) {
 	if err := s.answer(); err != nil {
 		return s.failed(err)
 	}
-	s.remember()
-	return true
+	return s.remember()
 }
 
 // await waits for the next command, holding no buffer. It says false when the session is over.
 func (s *session) await() bool {
 	s.waiting.Store(0)
 	s.client.Release()
+	if s.link != nil && s.pins.set == 0 { // a statement that was not sent after all
+		s.settle(!s.unsure)
+	}
 	if s.link != nil {
 		s.link.Release()
 		if len(s.link.Buffered()) > 0 { // the instance said more than it was asked: nothing it says can be trusted
 			s.unlink(upstream.Outcome{Failed: true})
-			s.memory.stick("connection lost")
+			s.pin(pinUnknown) // the next statement is told
 		}
 	}
 	s.client.ReadBefore(poll.Now().Add(time.Duration(s.listener.timeouts.Idle)))
@@ -185,7 +193,10 @@ func (s *session) need(n int) error {
 	return nil
 }
 
-// head reads the command's byte, and of a statement all of its text that fits a small buffer. It says false when the session
+// textMax is as much of a statement as is looked at; sessions that send longer ones keep their connection.
+const textMax = poll.LargeBuffer
+
+// head reads the command's byte, and of a statement all of its text that fits a buffer. It says false when the session
 // cannot go on.
 func (s *session) head() (text []byte, ok bool) {
 	st := &s.st
@@ -209,8 +220,8 @@ func (s *session) head() (text []byte, ok bool) {
 	}
 	st.command = mysql.Command(s.client.Buffered()[mysql.HeaderLen])
 	switch st.command {
-	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption:
-		want = min(mysql.HeaderLen+h.Length, poll.SmallBuffer)
+	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption, mysql.ComStmtClose:
+		want = min(mysql.HeaderLen+h.Length, textMax)
 		if err := s.need(want); err != nil {
 			return nil, s.failed(err)
 		}
@@ -327,34 +338,88 @@ func (s *session) file() error {
 	}
 }
 
-// remember notes what the statement left behind.
-func (s *session) remember() {
-	st, r := &s.st, &s.response
-	s.link.used = poll.Now()
+// remember notes what the statement left behind, and gives the connection back if that can be had on another one too. It says whether the session goes on.
+func (s *session) remember() (goOn bool) {
+	st, r, l := &s.st, &s.response, s.link
+	known := r.Settled && r.Code == 0
 	if r.Settled {
 		s.status = r.Status
-	}
-	if st.command == mysql.ComQuery || st.command == mysql.ComStmtExecute {
-		s.memory.noLast = false
-		s.memory.noInsert = s.memory.noInsert && r.InsertID == 0
+		l.Status = r.Status
 	}
 	if st.code = r.Code; st.code != 0 {
 		if st.state = string(r.State[:]); r.State[0] == 0 {
 			st.state = ""
 		}
-		return
 	}
 	switch st.command {
-	case mysql.ComQuery:
-		s.memory.note(st.verdict, st.text)
-	case mysql.ComStmtPrepare:
-		s.memory.note(st.verdict, "")
-		s.memory.prepared++
+	case mysql.ComQuery, mysql.ComStmtExecute:
+		if err := s.after(); err != nil {
+			return s.failedAfter(err)
+		}
 	case mysql.ComStmtClose:
-		s.memory.prepared = max(s.memory.prepared-1, 0)
-	case mysql.ComReset:
-		s.memory = memory{}
-	case mysql.ComSetOption:
-		s.setOption(st.text)
+		known = !s.unsure
+		if len(st.argument) == 4 {
+			delete(s.prepared, binary.LittleEndian.Uint32([]byte(st.argument)))
+		}
+		if len(s.prepared) == 0 {
+			s.unpin(pinPrepared)
+		}
+	default:
+		s.traces.last, s.traces.pool = here(l.Conn), l.pool
+		if r.Code != 0 || r.Warnings > 0 {
+			s.traces.warned, s.traces.warnedOn, l.Warned = true, l.Conn, s.id
+		}
+		switch {
+		case !st.command.Answered():
+			known = !s.unsure
+		case st.command == mysql.ComRefresh:
+			s.pin(pinLocks) // it may hold locks
+		case st.command == mysql.ComStmtPrepare && r.Code == 0:
+			if s.prepared == nil {
+				s.prepared = make(map[uint32]judgement)
+			}
+			s.prepared[r.Prepared.Statement] = st.judgement
+			s.pin(pinPrepared)
+		case st.command == mysql.ComSetOption && r.Code == 0:
+			s.setOption(st.argument)
+			l.Key = s.key()
+		}
 	}
+	s.settle(known)
+	return true
+}
+
+// after notes what a statement left on its connection.
+func (s *session) after() error {
+	st, r, l := &s.st, &s.response, s.link
+	s.unpin(pinFoundRows)
+	if s.pins.has(pinNextTransaction) && st.Effects.Has(scan.EndsTransaction) && r.Code == 0 && r.Status&mysql.InTransaction == 0 && s.pins.has(pinTransaction) {
+		s.unpin(pinNextTransaction)
+	}
+	s.traces.ran(l.Conn, s.id, &st.judgement, r)
+	s.traces.pool = l.pool
+	if r.Code == 1064 && !r.Settled && st.Kind == scan.Unknown {
+		return nil // it was not even read
+	}
+	if st.makes(r) {
+		if s.traces.insert == nil {
+			s.traces.insert = new(backend.Insert)
+		}
+		l.Made(s.traces.insert)
+	}
+	if st.Kind == scan.UnlockTables && r.Code == 0 {
+		s.unpin(pinTables)
+	}
+	l.spent = l.spent || st.spends
+	for set := st.pinsOf(); set != 0; set &= set - 1 {
+		s.pin(pin(bits.TrailingZeros32(set)))
+	}
+	switch {
+	case !st.Effects.Has(scan.SetsVariables) || l.Vars == nil:
+		return nil
+	case r.Code != 0 || r.Warnings > 0:
+		s.pin(pinUnread)
+		return nil
+	}
+	return s.reread()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
@@ -38,17 +39,27 @@ type session struct {
 	collation    uint8
 	database     string // "" means none
 	status       mysql.Status
-	memory       memory
-	link         *link // nil: not needed so far, or lost
-	linked       bool  // there was one already
+	unsure       bool // the last answer told no status
+
+	vars     *backend.Vars        // the session's settings; nil: nothing is known yet
+	birth    *backend.Vars        // what they were at first
+	varsOf   *backend.Pool        // where they were learned
+	mode     scan.Mode            // how statements are read, following vars
+	traces   traces               // of the last statements
+	prepared map[uint32]judgement // statements prepared and not closed, by the id that the instance gave
+	pins     pins
+
+	link *link // nil: not needed so far, given back, or lost
+	held link  // what link points to
 
 	st       statement
 	response mysql.Response
 
-	idle    atomic.Bool  // waits for a command outside of a transaction: Interrupt ends it
-	waiting atomic.Int64 // the poll.Instant at which the running statement began; 0 between statements
+	idle    atomic.Bool   // waits for a command outside of a transaction: Interrupt ends it
+	waiting atomic.Int64  // the poll.Instant at which the running statement began; 0 between statements
+	dead    chan struct{} // closed by shut: ends waits
 
-	mu     sync.Mutex
+	mu     sync.Mutex  // guards pins too
 	closer io.Closer   // of the link; nil without one
 	killed *fault.Kind // why somebody else closed the connections; nil when nobody did
 }
@@ -56,10 +67,10 @@ type session struct {
 // link is the session's connection to an instance.
 type link struct {
 	*backend.Conn
-	home   string // see database
-	schema string // chosen last
-	lease  upstream.Lease
-	used   poll.Instant // when the last statement ended
+	pool  *backend.Pool
+	home  string // see database
+	lease upstream.Lease
+	spent bool // it is closed rather than given back
 }
 
 // begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
@@ -97,6 +108,7 @@ func (s *session) caught(p any) bool {
 
 // end closes everything. The session's goroutine is over when it returns.
 func (s *session) end() {
+	s.unpinAll()
 	s.unlink(upstream.Outcome{})
 	_ = s.client.Close()
 	s.door.left(s)
@@ -121,6 +133,7 @@ func (s *session) shut(why fault.Kind) {
 		return
 	}
 	s.killed = &why
+	close(s.dead)
 	_ = s.client.Close()
 	if s.closer != nil {
 		_ = s.closer.Close()
@@ -146,19 +159,45 @@ func (s *session) unlink(o upstream.Outcome) {
 	if l == nil {
 		return
 	}
-	s.mu.Lock()
-	s.closer = nil
-	s.mu.Unlock()
+	s.setCloser(nil)
 	if o == (upstream.Outcome{}) {
 		_ = l.Write(quit) // between statements the instance is told, so that it counts no aborted connection
 	}
-	_ = l.Close()
+	l.pool.Drop(l.Conn)
 	l.lease.Done(o)
 	s.link = nil
 	s.status &^= mysql.InTransaction
+	s.unpin(pinTransaction)
 }
 
 var quit = mysql.AppendCommand(nil, mysql.ComQuit, "")
+
+// answerMax bounds an error that comes in the middle of a command.
+const answerMax = 64 << 10
+
+// setCloser says what shut has to close beside the client's connection. It says false when it came already.
+func (s *session) setCloser(c io.Closer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closer = c
+	return s.killed == nil
+}
+
+// release gives the connection back. Its protocol state is known to be idle, and no pin holds it.
+func (s *session) release() {
+	l := s.link
+	if l.spent || len(l.Buffered()) > 0 {
+		s.unlink(upstream.Outcome{})
+		return
+	}
+	if !s.setCloser(nil) { // it was closed under us
+		s.unlink(upstream.Outcome{Ignored: true})
+		return
+	}
+	l.pool.Give(l.Conn)
+	l.lease.Done(upstream.Outcome{Latency: s.st.upstream})
+	s.link = nil
+}
 
 // target is the database whose instance answers the session: the chosen one, or for a session that chose none, Tables.home.
 func (s *session) target() (d *database, schema string, err error) {
@@ -181,8 +220,13 @@ const staleAfter = 50 * time.Millisecond
 // errEnd is in the chain of an error after which the session cannot go on.
 var errEnd = errors.New("the session cannot go on")
 
-// ensure makes sure that the session has a connection to the instance of its database, with its schema chosen. With an error,
-// nothing of the statement was sent.
+// key is what the session has in common with those that can use the same connections.
+func (s *session) key() backend.Key {
+	return backend.Key{Capabilities: s.capabilities & mysql.Relayed, Collation: s.collation}
+}
+
+// ensure makes sure that the session has a connection to the instance of its database, with its schema, its settings and whatever the statement asks for. With an
+// error, nothing of the statement was sent.
 func (s *session) ensure() error {
 	d, schema, err := s.target()
 	l := s.link
@@ -190,7 +234,7 @@ func (s *session) ensure() error {
 		switch {
 		case s.inTransaction():
 			return nil // the database moved or went: the transaction may end where it is
-		case err == nil && s.memory.pinned() != "":
+		case err == nil && s.pinned() != "":
 			return errors.Join(&errorMoved, errEnd)
 		}
 		s.unlink(upstream.Outcome{})
@@ -199,100 +243,216 @@ func (s *session) ensure() error {
 	if err != nil {
 		return err
 	}
-	if l != nil && poll.Now().Sub(l.used) >= staleAfter && !l.Alive() {
+	if l != nil && poll.Now().Sub(l.Used) >= staleAfter && !l.Alive() {
 		if s.inTransaction() {
 			return errors.Join(&errorLostIdle, errEnd)
 		}
 		s.unlink(upstream.Outcome{Ignored: true}) // servers close idle connections: that is no failure
 		l = nil
 	}
-	if l != nil {
-		if s.memory.lacks(s.st.verdict) {
+	if l == nil {
+		if s.pinned() != "" {
 			return errors.Join(&errorLostIdle, errEnd)
 		}
-		return s.choose(schema)
+		if err := s.take(d, schema); err != nil {
+			return err
+		}
+		l = s.link
 	}
-	if s.linked {
-		s.memory.replaced()
+	if s.pins.has(pinUnread) && !asks(s.st.Effects) {
+		s.unpin(pinUnread)
+		if err := s.reread(); err != nil {
+			return err
+		}
 	}
-	if s.memory.pinned() != "" || s.memory.lacks(s.st.verdict) {
+	effects := s.st.Effects
+	if err := s.adopt(schema, effects.Has(scan.ReadsLastInsertID|anything)); err != nil {
+		return err
+	}
+	if asks(effects) && !s.traces.answers(l.Conn, s.id, effects) {
+		s.settle(!s.unsure)
+		return s.forgotten(l.pool)
+	}
+	return nil
+}
+
+// forgotten is the refusal of a statement that asks for what another connection knew.
+func (s *session) forgotten(p *backend.Pool) error {
+	if last := s.traces.last.conn; s.traces.pool != p && last != nil {
 		return errors.Join(&errorLostIdle, errEnd)
 	}
-	return s.open(d, schema)
+	s.pin(pinDiagnostics) // the next time it will know
+	return &errorForgotten
 }
 
-// open connects to a database's instance and makes the session's settings again.
-func (s *session) open(d *database, schema string) error {
-	lease, err := d.set.Pick(upstream.Request{})
-	if err != nil {
-		return err
-	}
-	want := backend.Session{Capabilities: s.capabilities, Collation: s.collation, Schema: schema}
-	conn, err := backend.Open(context.Background(), lease.Endpoint.Address, d.settings, want, d.facts)
-	if err != nil {
-		var refused *mysql.Error
-		lease.Done(upstream.Outcome{Failed: !errors.As(err, &refused)})
-		return err
-	}
-	s.link = &link{Conn: conn, home: d.home, schema: schema, lease: lease, used: poll.Now()}
-	s.status, s.linked = conn.Status, true
-	s.mu.Lock()
-	s.closer = conn
-	killed := s.killed != nil
-	s.mu.Unlock()
-	if killed {
-		s.unlink(upstream.Outcome{})
-		return fault.New(fault.Draining, "the session was ended")
-	}
-	for _, text := range s.memory.sets {
-		if err := s.ask(mysql.ComQuery, text); err != nil {
-			s.unlink(upstream.Outcome{})
-			return fmt.Errorf("restore session settings: %w", err)
+// take gets a connection from the pool of a database's instance, or opens one.
+func (s *session) take(d *database, schema string) error {
+	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.traces.last.conn}
+	if asks(s.st.Effects) {
+		only, quiet, ok := s.traces.where(s.st.Effects)
+		if !ok {
+			return s.forgotten(d.pool)
 		}
+		want.Quiet = quiet
+		if only != nil {
+			want.Prefer, want.Only, want.Quiet = only, true, false
+		}
+	}
+	usual := d.pool.Usual(want.Key)
+	if s.varsOf != d.pool {
+		// The first connection, or another instance than before: settings are what is usual there, and what the session changed.
+		if want.New = usual == nil; !want.New {
+			if err := s.rebase(d, usual); err != nil {
+				return err
+			}
+		}
+	}
+	want.Vars = s.vars
+	for {
+		lease, err := d.set.Pick(upstream.Request{})
+		if err != nil {
+			return err
+		}
+		conn, err := d.pool.Take(s.dead, d.limits, want)
+		if err != nil {
+			lease.Done(upstream.Outcome{Ignored: true})
+			if want.Only {
+				return s.forgotten(d.pool)
+			}
+			return err
+		}
+		if conn == nil {
+			if conn, err = d.pool.Open(context.Background(), lease.Endpoint.Address, d.settings, want); err != nil {
+				var refused *mysql.Error
+				lease.Done(upstream.Outcome{Failed: !errors.As(err, &refused)})
+				return err
+			}
+		} else if poll.Now().Sub(conn.Used) >= staleAfter && !conn.Alive() {
+			d.pool.Drop(conn) // servers close idle connections: that is no failure
+			lease.Done(upstream.Outcome{Ignored: true})
+			continue
+		}
+		s.held = link{Conn: conn, pool: d.pool, home: d.home, lease: lease}
+		s.link = &s.held
+		s.status = conn.Status
+		if !s.setCloser(conn) {
+			s.unlink(upstream.Outcome{})
+			return fault.New(fault.Draining, "the session was ended")
+		}
+		break
+	}
+	if !d.shared || s.link.Vars == nil {
+		s.pin(pinUnshared)
+	}
+	if s.varsOf != d.pool {
+		return s.rebase(d, s.link.Vars)
 	}
 	return nil
 }
 
-// choose makes schema the current one of the connection.
-func (s *session) choose(schema string) error {
-	if s.link.schema == schema || schema == "" {
+// rebase takes the session's settings to another instance, where others are usual.
+func (s *session) rebase(d *database, usual *backend.Vars) error {
+	vars := usual
+	if s.birth != nil && s.vars != nil && usual != nil {
+		if vars = s.vars.Rebase(s.birth, usual); vars == nil {
+			return errors.Join(&errorMoved, errEnd)
+		}
+	}
+	s.vars, s.birth, s.varsOf = vars, usual, d.pool
+	version, _, _ := d.pool.Known()
+	s.learn(version)
+	return nil
+}
+
+// adopt makes the connection the session's in all that can be set.
+func (s *session) adopt(schema string, needInsert bool) error {
+	l := s.link
+	if l.Vars != nil && s.vars != nil && l.Vars.List != s.vars.List { // the instance became another product
+		d := database{pool: l.pool}
+		if err := s.rebase(&d, l.Vars); err != nil {
+			return err
+		}
+	}
+	vars := s.vars
+	if l.Vars == nil || s.pins.has(pinSetting) || s.pins.has(pinUnread) {
+		vars = nil // nobody else has had it since the session set it
+	}
+	err := l.Adopt(s.dead, s.id, vars, schema, s.traces.insert, needInsert)
+	if err == nil {
+		s.status = l.Status
 		return nil
 	}
-	if err := s.ask(mysql.ComInitDB, schema); err != nil {
+	var refused *mysql.Error
+	switch {
+	case errors.Is(err, backend.ErrForgotten):
+		s.settle(!s.unsure)
+		return &errorForgottenInsert
+	case errors.As(err, &refused) && (s.inTransaction() || s.pinned() != ""):
+		return err // a schema that is not there; the connection is held anyway
+	case errors.As(err, &refused):
+		s.unlink(upstream.Outcome{})
 		return err
 	}
-	s.link.schema = schema
-	return nil
-}
-
-// ask sends a small command of the gateway's own and waits for its OK. A *mysql.Error leaves the connection usable; any other error
-// has closed it.
-func (s *session) ask(c mysql.Command, argument string) error {
-	l := s.link
-	err := l.Write(mysql.AppendCommand(nil, c, argument))
-	var payload []byte
-	if err == nil {
-		payload, _, err = l.ReadMessage(1, answerMax)
-	}
-	switch {
-	case err != nil:
-		err = fault.Wrap(fault.UpstreamBroken, "connection lost", err)
-	case mysql.IsError(payload):
-		e := new(mysql.Error)
-		if err = e.Decode(payload); err == nil {
-			return e
-		}
-	default:
-		var ok mysql.OK
-		if err = ok.Decode(payload, l.Capabilities); err == nil && ok.Status&mysql.MoreResults == 0 {
-			s.status = ok.Status
-			return nil
-		}
-		err = fault.Wrap(fault.UpstreamBroken, "unexpected answer", err)
-	}
+	s.st.held = s.st.held || s.inTransaction()
 	s.unlink(upstream.Outcome{Failed: true})
+	if s.st.held || s.pinned() != "" {
+		return errors.Join(err, errEnd)
+	}
 	return err
 }
 
-// answerMax bounds an answer to the gateway's own commands.
-const answerMax = 64 << 10
+// reread learns the settings after a SET. When they are not to be known, the session keeps its connection.
+func (s *session) reread() error {
+	l := s.link
+	if l.Vars == nil {
+		return nil
+	}
+	vars, err := l.ReadVars()
+	var refused *mysql.Error
+	if err != nil && !errors.As(err, &refused) {
+		s.breakLink(true)
+		return err
+	}
+	if vars == nil {
+		s.pin(pinSetting)
+		l.spent = true
+		return nil
+	}
+	l.Vars = vars
+	if vars != s.vars {
+		s.vars = vars
+		s.learn(l.Version)
+	}
+	return nil
+}
+
+// settle is called after each command: it gives the connection back if nothing holds it. known says that the status is that of now.
+func (s *session) settle(known bool) {
+	l := s.link
+	if l == nil {
+		return
+	}
+	l.Used = poll.Now()
+	s.unsure = !known
+	others := s.pins.set &^ (1 << pinTransaction)
+	if !known && others == 0 {
+		// An error tells no status: it may have ended a transaction, or begun one. Nothing else is asked, so that warnings stay.
+		if err := l.Do(mysql.ComPing, ""); err != nil {
+			s.logFault("ask for the state of a connection", err)
+			if s.inTransaction() {
+				s.st.held = true
+			}
+			s.unlink(upstream.Outcome{Failed: true})
+			return
+		}
+		s.status, s.unsure = l.Status, false
+	}
+	if s.status&mysql.InTransaction != 0 {
+		s.pin(pinTransaction)
+		return
+	}
+	s.unpin(pinTransaction)
+	if others == 0 {
+		s.release()
+	}
+}

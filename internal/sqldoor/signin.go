@@ -113,6 +113,7 @@ func (s *session) enter(c *identity.Consumer, database string) *mysql.Error {
 		e := errorOf(err, database)
 		return &e
 	}
+	s.settle(true)
 	return nil
 }
 

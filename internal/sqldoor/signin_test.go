@@ -85,13 +85,13 @@ func TestSignIn(t *testing.T) {
 	})
 
 	t.Run("default database", func(t *testing.T) {
-		if v := scan[int](t, fast.one("app:apple", ""), "SELECT id FROM items"); v != 7 {
+		if v := value[int](t, fast.one("app:apple", ""), "SELECT id FROM items"); v != 7 {
 			t.Errorf("id is %d", v)
 		}
 	})
 
 	t.Run("version of the instance", func(t *testing.T) {
-		if v := scan[string](t, fast.one("app:apple", "shop"), "SELECT VERSION()"); !strings.Contains(greetingOf(t, fast.Addr).Version, v) {
+		if v := value[string](t, fast.one("app:apple", "shop"), "SELECT VERSION()"); !strings.Contains(greetingOf(t, fast.Addr).Version, v) {
 			t.Errorf("greeting says %q, instance %q", greetingOf(t, fast.Addr).Version, v)
 		}
 		if c := greetingOf(t, fast.Addr).Capabilities; !c.Has(mysql.TLS|mysql.Framing|mysql.LongPassword) || c&(mysql.Compress|mysql.OptionalMetadata|mysql.QueryAttributes) != 0 {
@@ -155,7 +155,7 @@ func TestTLSToTheInstance(t *testing.T) {
 	db.Exec(t, "ALTER USER gate@'%' REQUIRE SSL")
 	yaml := strings.ReplaceAll(shop(db.Addr), "login:", fmt.Sprintf("tls: {ca: %q}\n    login:", certificate.AuthorityFile))
 	g := open(t, yaml)
-	if v := scan[string](t, g.one("app:apple", "shop"), "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'SSL_VERSION'"); !strings.HasPrefix(v, "TLS") {
+	if v := value[string](t, g.one("app:apple", "shop"), "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'SSL_VERSION'"); !strings.HasPrefix(v, "TLS") {
 		t.Errorf("SSL_VERSION is %q", v)
 	}
 	plain := open(t, shop(db.Addr))
@@ -210,7 +210,7 @@ func TestTimeouts(t *testing.T) {
 		one := g.one("app:apple", "shop")
 		_, err := one.Exec("SELECT SLEEP(30)")
 		wantCode(t, err, 3024, "maximum statement execution time exceeded")
-		if v := scan[int](t, one, "SELECT 1"); v != 1 {
+		if v := value[int](t, one, "SELECT 1"); v != 1 {
 			t.Error("no statement after a timeout")
 		}
 	})

@@ -2,14 +2,15 @@
 // to the instance behind the database that they chose. The way of one statement is serve.go, top to bottom; sign-in is
 // signin.go; which MySQL error a fault becomes is errors.go.
 //
-// A session is one goroutine with at most one connection to an instance, opened at sign-in when the client names a database
-// (or the listener has a default one), else with the first statement that needs it. Answers are passed on undecoded; only
-// their boundaries are followed. A statement is never sent twice.
+// A session is one goroutine with at most one connection to an instance. It takes one from the instance's pool for each
+// statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
+// whatever else cannot be made again on another connection. What can be made again, variables above all, is remembered
+// and set on the connection that the next statement gets. Where LAST_INSERT_ID(), ROW_COUNT() and the like can be asked for
+// is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice.
 //
-// A session outlives reloads: each statement reads the current Tables, and the session keeps its connection as long as the
-// database's instance and login stay the same. When they change, or when the connection is lost, the session goes on with a
-// new connection only if that is the same to the client: outside of a transaction, and with nothing on the old one that
-// cannot be made again (see memory). Otherwise the client gets an error and its session ends.
+// A session outlives reloads: each statement reads the current Tables. When its database moves, or when its connection is
+// lost, the session goes on with another connection only if that is the same to the client: outside of a transaction, and with
+// nothing on the old one that cannot be made again. Otherwise the client gets an error and its session ends.
 //
 // Goroutines: one for each session, which ends with its client or by Drain, which waits for it; one watcher while there are
 // sessions (watch.go), which ends with the last of them.
@@ -17,7 +18,7 @@
 // Locks: Door.mu guards the sets of sessions and counts; session.mu guards what kill closes. Door.mu is never taken under
 // session.mu.
 //
-// What is not here: reading SQL beyond its first words (state.go), pools, replicas, shards.
+// What is not here: reading SQL (package scan), replicas, shards.
 package sqldoor
 
 import (
@@ -33,6 +34,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
 
@@ -51,7 +53,8 @@ type Door struct {
 	key  rsaKey
 	full bool // tests: caching_sha2_password always asks for the password itself
 
-	ids atomic.Uint32 // of sessions
+	ids    atomic.Uint32          // of sessions; never 0 or backend.Nobody
+	pinned [pinCount]atomic.Int64 // sessions by pin
 
 	mu        sync.Mutex
 	serving   map[*serving]struct{} // Serve calls that run, or that still have sessions
@@ -136,7 +139,7 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 		settings = new(listener)
 	}
 	address := addressOf(c)
-	s := &session{door: d, serving: sv, listener: settings, tables: tables, client: wire.New(c), address: address, id: d.ids.Add(1), series: settings.series}
+	s := &session{door: d, serving: sv, listener: settings, tables: tables, client: wire.New(c), address: address, id: d.nextID(), series: settings.series, dead: make(chan struct{})}
 
 	d.mu.Lock()
 	refusal, reason := errorTooMany, ""
@@ -166,6 +169,15 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 	}
 	s.series.Accepted()
 	go s.begin() // ends with its client or by Drain, which waits until it has left
+}
+
+// nextID numbers a session.
+func (d *Door) nextID() uint32 {
+	for {
+		if id := d.ids.Add(1); id != 0 && id != backend.Nobody {
+			return id
+		}
+	}
 }
 
 // open counts the sessions of a listener, over all its Serve calls; with an address, those from there. Door.mu is held.

@@ -1,300 +1,353 @@
 package sqldoor
 
 import (
-	"bytes"
-	"cmp"
+	"strings"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 )
 
-// memory is what the session has on its instance connection beyond an open transaction: what would be lost with it. As long
-// as that is nothing but settings which can be made again, the session can go on with another connection.
-type memory struct {
-	sets     []string // SET statements to repeat on a new connection, in order
-	setBytes int
-	prepared int    // statements prepared and not closed
-	sticky   string // the first thing that cannot be made again, for people; "" means nothing
+// This file is what a session knows beside its connection: what its statements are (scan reads them), what they leave behind, and on which connection the traces of
+// the last ones are.
 
-	// What a connection that took another one's place does not know.
-	noLast   bool // the last statement: ROW_COUNT(), SHOW WARNINGS
-	noInsert bool // the last insert: LAST_INSERT_ID()
+// judgement is what a statement's text tells.
+type judgement struct {
+	scan.Facts
+	refusal *mysql.Error // it cannot be run here
+	name    string       // Use, Kill, ShowMenshen: see scan.Facts.Name; without quotes
+	set     setting
+	long    bool // only its beginning was read
+	spends  bool // it leaves its connection in a state that no pin describes: then it is not given back
 }
 
-// Bounds of the settings that are remembered; a session with more is pinned.
-const (
-	setsMax     = 64
-	setBytesMax = 8 << 10
-)
-
-// pinned says why the session cannot leave its connection; "" means that it can.
-func (m *memory) pinned() string {
-	if m.sticky == "" && m.prepared > 0 {
-		return "prepared statements"
-	}
-	return m.sticky
+// setting is what a SET does to the session's connection beyond the variables that are compared.
+type setting struct {
+	pins   uint32 // 1 << pinSetting, ...
+	insert bool   // it sets LAST_INSERT_ID()
 }
 
-// replaced notes that a new connection takes an old one's place.
-func (m *memory) replaced() { m.noLast, m.noInsert = true, true }
+// anything are the effects after which nothing is known about the connection.
+const anything = scan.UnknownEffect | scan.CallsUnknown
 
-// lacks says that a statement asks for something that was known on an earlier connection only.
-func (m *memory) lacks(v verdict) bool {
-	return v.reads == readsLast && m.noLast || v.reads == readsInsert && m.noInsert
-}
-
-// note remembers a statement that succeeded.
-func (m *memory) note(v verdict, text string) {
-	switch {
-	case v.kind == kindSticky:
-		m.stick(v.why)
-	case v.kind == kindSet && (len(m.sets) >= setsMax || m.setBytes+len(text) > setBytesMax):
-		m.stick("many SET statements")
-	case v.kind == kindSet:
-		m.sets = append(m.sets, text)
-		m.setBytes += len(text)
-	}
-}
-
-func (m *memory) stick(why string) {
-	if m.sticky == "" {
-		m.sticky = why
-	}
-}
-
-// verdict is what the first words of a statement tell.
-type verdict struct {
-	kind  kind
-	name  string // kindUse: the database
-	why   string // kindSticky
-	reads reads
-}
-
-// reads is what a statement asks its connection about earlier ones.
-type reads uint8
-
-const (
-	readsNothing reads = iota
-	readsLast          // what became of the statement before it
-	readsInsert        // the id of the last insert
-)
-
-type kind uint8
-
-const (
-	kindPlain  kind = iota // leaves nothing behind on the connection but, perhaps, a transaction
-	kindSet                // a SET that can be repeated on another connection
-	kindUse                // USE name, alone
-	kindUseBad             // USE in a form that cannot be followed
-	kindKill               // KILL
-	kindSticky             // may leave something behind
-)
-
-// plainWords are the first words of statements that leave nothing behind when nothing in their text says otherwise.
-var plainWords = map[string]bool{"SELECT": true, "INSERT": true, "UPDATE": true, "DELETE": true, "REPLACE": true, "WITH": true,
-	"SHOW": true, "EXPLAIN": true, "DESCRIBE": true, "DESC": true, "BEGIN": true, "START": true, "COMMIT": true, "ROLLBACK": true,
-	"SAVEPOINT": true, "RELEASE": true, "TRUNCATE": true, "ALTER": true, "DROP": true, "CREATE": true, "ANALYZE": true,
-	"OPTIMIZE": true, "CHECK": true, "LOAD": true, "VALUES": true, "TABLE": true, "DO": true}
-
-// telling are the words that, wherever they stand, mean that a statement leaves something on its connection, or asks it
-// about earlier statements. They are looked for in the raw text: in a string they do no more harm than to pin a session
-// that need not be.
-var telling = map[string]verdict{
-	"TEMPORARY":           {kind: kindSticky, why: "temporary table"},
-	"GET_LOCK":            {kind: kindSticky, why: "user lock"},
-	"SQL_CALC_FOUND_ROWS": {kind: kindSticky, why: "SQL_CALC_FOUND_ROWS"},
-	"LAST_INSERT_ID":      {kind: kindSticky, why: "LAST_INSERT_ID", reads: readsInsert},
-	"IDENTITY":            {kind: kindSticky, why: "IDENTITY", reads: readsInsert},
-	"LASTVAL":             {kind: kindSticky, why: "LASTVAL", reads: readsInsert},
-	"ROW_COUNT":           {kind: kindPlain, reads: readsLast},
-	"FOUND_ROWS":          {kind: kindPlain, reads: readsLast},
-	"WARNINGS":            {kind: kindPlain, reads: readsLast},
-	"ERRORS":              {kind: kindPlain, reads: readsLast},
-	"WARNING_COUNT":       {kind: kindPlain, reads: readsLast},
-	"ERROR_COUNT":         {kind: kindPlain, reads: readsLast},
-}
-
-// classify looks at a statement's text. whole says that text is all of it; the rest of a longer one is not looked at, and
-// may hide anything.
-func classify(text []byte, whole bool) verdict {
-	rest, ok := skipBlank(text)
-	if !ok {
-		return verdict{kind: kindSticky, why: "executable comment"}
-	}
-	var word word
-	rest = word.read(rest)
-	switch string(word.text()) {
-	case "USE":
-		if name, ok := onlyName(rest); ok && whole {
-			return verdict{kind: kindUse, name: name}
+// judge reads a statement. whole says that text is all of it.
+func (s *session) judge(text []byte, whole bool) (j judgement) {
+	m := &s.mode
+	j.Facts = scan.Classify(text, m)
+	if !whole {
+		j.long = true
+		j.Effects |= scan.UnknownEffect
+		if j.Kind == scan.Use || j.Kind == scan.Kill || j.Kind == scan.ShowMenshen {
+			j.refusal = &errorMalformed
 		}
-		return verdict{kind: kindUseBad}
-	case "KILL":
-		return verdict{kind: kindKill}
-	case "SET":
-		if why := unrepeatableSet(rest); why != "" || !whole {
-			return verdict{kind: kindSticky, why: cmp.Or(why, "a long SET")}
+		return j
+	}
+	all := text
+	j.spends = j.Effects.Has(scan.ReleasesConnection) || j.Effects.Has(scan.CommitsImplicitly) && contains(text[:min(len(text), 200)], "database", "schema")
+	if j.Statements > 1 {
+		if text = s.onlyOne(all); text == nil {
+			s.judgeMany(all, &j)
+			return j
 		}
-		return verdict{kind: kindSet}
+		j.Facts = scan.Classify(text, m)
 	}
-	if !plainWords[string(word.text())] {
-		return verdict{kind: kindSticky, why: cmp.Or(string(word.text()), "statement")}
+	switch j.Kind {
+	case scan.Use:
+		if j.Effects.Has(scan.UnknownEffect) || j.Name.End == 0 {
+			j.refusal = &errorUseMore
+			return j
+		}
+		ok := false
+		if j.name, ok = s.onlyName(text, j.Name); !ok {
+			j.refusal = &errorUseMore
+		}
+	case scan.Kill, scan.ShowMenshen:
+		j.name = string(text[j.Name.Start:j.Name.End])
+	case scan.Set:
+		j.set = s.judgeSet(text, j.Effects)
 	}
-	v := inspect(rest)
-	if v.kind == kindPlain && !whole {
-		v.kind, v.why = kindSticky, "a long statement"
+	if j.Effects.Has(scan.SetsLastInsertID) && contains(text, "nextval", "setval", "next") {
+		j.set.pins |= 1 << pinSequence
 	}
-	return v
+	if j.Effects.Has(scan.ReadsLastInsertID) && contains(text, "lastval", "previous") && !s.pins.has(pinSequence) {
+		j.refusal = &errorSequence
+	}
+	return j
 }
 
-// inspect looks for telling things in the text after a plain first word.
-func inspect(text []byte) (v verdict) {
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '@':
-			if i+1 < len(text) && text[i+1] == '@' {
-				i++
-				continue
+// onlyOne gives the one statement of a text whose other statements are comments; nil when there are several.
+func (s *session) onlyOne(text []byte) (one []byte) {
+	for at := 0; at < len(text); {
+		end, next, exact := scan.Split(text[at:], &s.mode)
+		if scan.Classify(text[at:at+end], &s.mode).Kind != scan.Empty {
+			if one != nil || !exact {
+				return nil
 			}
-			return verdict{kind: kindSticky, why: "user variable"}
-		case c == ';':
-			if after, ok := skipBlank(text[i+1:]); !ok || len(after) > 0 {
-				return verdict{kind: kindSticky, why: "several statements in one"}
-			}
-		case c == '/' && i+2 < len(text) && text[i+1] == '*' && (text[i+2] == '!' || text[i+2] == 'M'):
-			return verdict{kind: kindSticky, why: "executable comment"}
-		case isWord(c):
-			var word word
-			i = len(text) - len(word.read(text[i:])) - 1
-			if t, ok := telling[string(word.text())]; ok {
-				if v = t; v.kind == kindSticky {
-					return v
-				}
-			}
+			one = text[at : at+end]
 		}
+		at += next
 	}
-	return v
+	return one
 }
 
-// momentary are the words in a SET that make it something else than a setting of the session, or one for this moment only.
-var momentary = map[string]bool{"GLOBAL": true, "PERSIST": true, "PERSIST_ONLY": true, "TRANSACTION": true, "PASSWORD": true,
-	"ROLE": true, "DEFAULT": true, "STATEMENT": true, "RESOURCE": true, "TIMESTAMP": true, "INSERT_ID": true,
-	"LAST_INSERT_ID": true}
-
-// unrepeatableSet says why a SET cannot be repeated on another connection with the same effect; "" means that it can.
-func unrepeatableSet(rest []byte) (why string) {
-	for i := 0; i < len(rest); i++ {
-		next := byte(0)
-		if i+1 < len(rest) {
-			next = rest[i+1]
+// judgeMany judges several statements in one text: those that the gateway must see alone are refused.
+func (s *session) judgeMany(text []byte, j *judgement) {
+	for at := 0; at < len(text); {
+		end, next, _ := scan.Split(text[at:], &s.mode)
+		one := scan.Classify(text[at:at+end], &s.mode)
+		switch one.Kind {
+		case scan.Use:
+			j.refusal = &errorUseMore
+		case scan.Kill:
+			j.refusal = &errorKillMore
+		case scan.ShowMenshen:
+			j.refusal = &errorUseMore
+		case scan.Set:
+			set := s.judgeSet(text[at:at+end], one.Effects)
+			j.set.pins |= set.pins
+			j.set.insert = j.set.insert || set.insert
 		}
-		switch c := rest[i]; {
-		case c == '(' || c == '#' || c == '`' || c == '\\', c == '-' && next == '-', c == '/' && next == '*':
-			return "SET with an expression"
-		case c == ';':
-			if after, ok := skipBlank(rest[i+1:]); !ok || len(after) > 0 {
-				return "several statements in one"
-			}
-			return ""
-		case c == '@' && next != '@':
-			return "user variable"
-		case c == '@':
-			i++
-		case isWord(c):
-			var word word
-			i = len(rest) - len(word.read(rest[i:])) - 1
-			if momentary[string(word.text())] {
-				return "SET " + string(word.text())
-			}
-		}
+		at += next
 	}
-	return ""
+	if j.Effects.Has(scan.SetsLastInsertID | scan.ReadsLastInsertID) {
+		j.Effects |= scan.UnknownEffect
+	}
+	j.Kind = scan.Unknown
 }
 
-// skipBlank drops white space and comments at the start. It says false at a comment that servers execute, and at one that does
-// not end.
-func skipBlank(b []byte) (rest []byte, ok bool) {
-	for len(b) > 0 {
-		switch {
-		case b[0] <= ' ':
-			b = b[1:]
-		case b[0] == '#', len(b) >= 2 && b[0] == '-' && b[1] == '-' && (len(b) == 2 || b[2] <= ' '):
-			for len(b) > 0 && b[0] != '\n' {
-				b = b[1:]
-			}
-		case len(b) >= 2 && b[0] == '/' && b[1] == '*':
-			if len(b) > 2 && (b[2] == '!' || b[2] == 'M') {
-				return b, false
-			}
-			end := bytes.Index(b[2:], []byte("*/"))
-			if end < 0 {
-				return b, false
-			}
-			b = b[2+end+2:]
+// onlyName reads the name of a USE, and makes sure that nothing stands behind it.
+func (s *session) onlyName(text []byte, at scan.Span) (name string, ok bool) {
+	var sc scan.Scanner
+	sc.Reset(text[at.End:], &s.mode)
+	for {
+		switch t := sc.Next(); t.Kind {
+		case scan.Space, scan.Comment, scan.Semicolon:
+			continue
+		case scan.End:
+		case scan.Operator, scan.Integer, scan.Decimal: // USE shop-2: servers refuse it, and so did nobody yet
+			return "", false
 		default:
-			return b, true
+			return "", false
 		}
+		break
 	}
-	return b, true
-}
-
-// word is a word of a statement in capitals, cut at a length that no word of interest has.
-type word struct {
-	b [24]byte
-	n int
-}
-
-// read takes the word at the start of b and gives what follows it.
-func (w *word) read(b []byte) (rest []byte) {
-	n := 0
-	for n < len(b) && isWord(b[n]) {
-		n++
-	}
-	w.n = copy(w.b[:], b[:n])
-	for i, c := range w.b[:w.n] {
-		if c >= 'a' && c <= 'z' {
-			w.b[i] = c - 'a' + 'A'
-		}
-	}
-	return b[n:]
-}
-
-func (w *word) text() []byte { return w.b[:w.n] }
-
-// onlyName reads a database name, quoted or not, and nothing more but white space, comments and a closing semicolon.
-func onlyName(b []byte) (name string, ok bool) {
-	b, ok = skipBlank(b)
-	if !ok || len(b) == 0 {
+	raw := text[at.Start:at.End]
+	if len(raw) == 0 {
 		return "", false
 	}
-	if b[0] == '`' {
-		var unquoted []byte
-		for i := 1; ; i++ {
-			if i >= len(b) {
-				return "", false
-			}
-			if b[i] == '`' {
-				if i+1 < len(b) && b[i+1] == '`' {
-					i++
-				} else {
-					name, b = string(unquoted), b[i+1:]
-					break
-				}
-			}
-			unquoted = append(unquoted, b[i])
-		}
-	} else {
-		n := 0
-		for n < len(b) && (isWord(b[n]) || b[n] == '-') {
-			n++
-		}
-		name, b = string(b[:n]), b[n:]
+	if q := raw[0]; q == '`' || q == '"' {
+		return strings.ReplaceAll(string(raw[1:len(raw)-1]), string([]byte{q, q}), string(q)), len(raw) > 2
 	}
-	b, ok = skipBlank(b)
-	if ok && len(b) > 0 && b[0] == ';' {
-		b, ok = skipBlank(b[1:])
-	}
-	return name, ok && len(b) == 0 && name != ""
+	return string(raw), true
 }
 
-// isWord says whether a byte can be part of an unquoted name. Bytes of other alphabets can.
-func isWord(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '$' || c >= 0x80
+// judgeSet says what a SET does that comparing variables does not show.
+func (s *session) judgeSet(text []byte, effects scan.Effect) (set setting) {
+	if !effects.Has(scan.SetsVariables) {
+		return set // only global or user variables
+	}
+	var room [8]scan.Setting
+	all, understood := scan.AppendSettings(room[:0], text, &s.mode)
+	if !understood {
+		set.pins |= 1 << pinSetting
+	}
+	for i := range all {
+		switch all[i].Scope {
+		case scan.TransactionScope:
+			set.pins |= 1 << pinNextTransaction
+			continue
+		case scan.SessionScope:
+		default:
+			continue
+		}
+		name := strings.ToLower(strings.Trim(string(all[i].Name), "`\""))
+		switch name {
+		case "last_insert_id", "identity":
+			set.insert = true
+			continue
+		case "tx_isolation", "transaction_isolation", "tx_read_only", "transaction_read_only":
+			if !contains(text, "session", "local") { // without the word it is for the next transaction only
+				set.pins |= 1 << pinNextTransaction
+			}
+		}
+		if s.vars == nil || !s.vars.List.Tracks(name) {
+			set.pins |= 1 << pinSetting
+		}
+	}
+	return set
+}
+
+// contains says whether one of the words, in small letters, occurs in the text in any case.
+func contains(text []byte, words ...string) bool {
+	for _, w := range words {
+		for i := 0; i+len(w) <= len(text); i++ {
+			if text[i]|0x20 == w[0] && strings.EqualFold(string(text[i:i+len(w)]), w) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// learn takes over how the session's statements are to be read.
+func (s *session) learn(version string) {
+	m := scan.Mode{MariaDB: strings.Contains(version, "MariaDB"), Version: versionNumber(version)}
+	if s.vars != nil {
+		m.SetSQLMode(s.vars.Value("sql_mode"))
+		if m.Charset = scan.CharsetNamed(s.vars.Value("character_set_client")); m.Charset == nil {
+			m.Foreign = true
+		}
+	}
+	s.mode = m
+}
+
+// versionNumber reads 10.11.6-MariaDB as 101106 and 8.0.36 as 80036.
+func versionNumber(version string) uint32 {
+	version = strings.TrimPrefix(version, "5.5.5-") // which MariaDB puts before its own
+	var n, part uint32
+	parts := 0
+	for i := 0; i <= len(version) && parts < 3; i++ {
+		if i < len(version) && version[i] >= '0' && version[i] <= '9' {
+			part = part*10 + uint32(version[i]-'0')
+			continue
+		}
+		n, part = n*100+part, 0
+		parts++
+		if i < len(version) && version[i] != '.' {
+			break
+		}
+	}
+	if parts < 3 {
+		return 0
+	}
+	return n
+}
+
+// spot is a moment on a connection: as long as its turn is the same, nobody but the session has used it since.
+type spot struct {
+	conn *backend.Conn
+	turn uint64
+}
+
+func here(c *backend.Conn) spot { return spot{c, c.Turn()} }
+
+// traces is where the effects of the session's last statements can be asked for.
+type traces struct {
+	pool     *backend.Pool   // of last
+	last     spot            // the last statement: ROW_COUNT()
+	found    spot            // the last one with rows: FOUND_ROWS()
+	warned   bool            // the list of warnings and errors may hold something
+	warnedOn *backend.Conn   // where that is; nil: it is not known any more
+	insert   *backend.Insert // LAST_INSERT_ID(); nil: 0
+}
+
+// asks says whether a statement asks for traces of earlier ones, other than LAST_INSERT_ID().
+func asks(e scan.Effect) bool {
+	return e.Has(scan.ReadsRowCount | scan.ReadsFoundRows | scan.ReadsDiagnostics)
+}
+
+// where gives the connection that alone can answer what a statement asks for; quiet says that any with an empty list of warnings can. ok is false when none can.
+func (t *traces) where(e scan.Effect) (only *backend.Conn, quiet, ok bool) {
+	ok = true
+	need := func(c *backend.Conn) {
+		ok = ok && c != nil && (only == nil || only == c)
+		only = c
+	}
+	if e.Has(scan.ReadsRowCount) {
+		need(t.last.conn)
+	}
+	if e.Has(scan.ReadsFoundRows) {
+		need(t.found.conn)
+	}
+	if e.Has(scan.ReadsDiagnostics) {
+		if quiet = !t.warned; !quiet {
+			need(t.warnedOn)
+		}
+	}
+	return only, quiet, ok
+}
+
+// answers says whether the connection can answer what a statement asks for.
+func (t *traces) answers(c *backend.Conn, session uint32, e scan.Effect) bool {
+	switch {
+	case e.Has(scan.ReadsRowCount) && t.last != here(c), e.Has(scan.ReadsFoundRows) && t.found != here(c):
+		return false
+	case e.Has(scan.ReadsDiagnostics) && t.warned:
+		return c == t.warnedOn && c.Warned == session
+	case e.Has(scan.ReadsDiagnostics):
+		return c.Warned == 0
+	}
+	return true
+}
+
+// ran notes where a statement left its traces.
+func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Response) {
+	before := t.last
+	t.last = here(c)
+	mayWarn := j.Statements > 1 || j.Effects.Has(anything)
+	switch {
+	case j.Kind == scan.Select && j.Statements == 1 && r.Code == 0 && r.Settled:
+		t.found = t.last
+	case before != t.last:
+		t.found = spot{} // it may have changed FOUND_ROWS(), and that of before is elsewhere
+	}
+	switch {
+	case r.Code != 0 || r.Warnings > 0 && !j.Effects.Has(scan.ReadsDiagnostics):
+		t.warned, t.warnedOn, c.Warned = true, c, session
+	case t.warned && t.warnedOn != c, !t.warned && c.Warned != 0 && mayWarn:
+		t.warned, t.warnedOn = true, nil // this statement may have emptied the list, or filled it, or not
+	case mayWarn:
+		t.warned, t.warnedOn, c.Warned = true, c, session
+	}
+	switch j.Kind {
+	case scan.Insert, scan.Update, scan.Delete, scan.Replace:
+		if r.Code == 0 && r.Warnings == 0 && r.Settled && !j.Effects.Has(anything) {
+			t.warned, c.Warned = false, 0 // they use tables, so the list was emptied
+		}
+	}
+}
+
+// makes says whether a statement may have changed LAST_INSERT_ID().
+func (j *judgement) makes(r *mysql.Response) bool {
+	switch {
+	case r.InsertID != 0, j.set.insert, j.Effects.Has(scan.SetsLastInsertID | anything), j.Statements > 1:
+		return true
+	}
+	switch j.Kind {
+	case scan.Insert, scan.Replace:
+		return r.Code != 0 || r.Rows > 0 // the answer of a plain success tells
+	case scan.LoadData, scan.Call, scan.Definition:
+		return true
+	}
+	return false
+}
+
+// pinsOf gives the pins that a statement brings.
+func (j *judgement) pinsOf() (set uint32) {
+	e := j.Effects
+	for _, p := range [...]struct {
+		effect scan.Effect
+		pin    pin
+	}{
+		{scan.UnknownEffect, pinUnknown}, {scan.CallsUnknown, pinRoutine}, {scan.CreatesTemporary, pinTemporary}, {scan.TakesUserLock, pinUserLock},
+		{scan.SetsUserVariables | scan.ReadsUserVariables, pinVariables}, {scan.PreparesStatement, pinSQLPrepared}, {scan.CalculatesFoundRows, pinFoundRows},
+		{scan.ReadsConnectionID, pinConnectionID}, {scan.ReadsRowCount | scan.ReadsFoundRows, pinDiagnostics},
+	} {
+		if e.Has(p.effect) {
+			set |= 1 << p.pin
+		}
+	}
+	switch {
+	case j.long:
+		set = set&^(1<<pinUnknown) | 1<<pinLong
+	case e.Has(scan.LocksTables) && j.Kind == scan.LockTables:
+		set |= 1 << pinTables
+	case e.Has(scan.LocksTables):
+		set |= 1 << pinLocks
+	case j.Kind == scan.XA:
+		set |= 1 << pinXA
+	case j.Kind == scan.SetRole:
+		set |= 1 << pinRole
+	}
+	return set | j.set.pins
 }

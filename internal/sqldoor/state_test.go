@@ -1,148 +1,160 @@
 package sqldoor
 
 import (
+	"math/bits"
 	"strings"
 	"testing"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 )
 
-func TestClassify(t *testing.T) {
-	f := func(text string, want kind, detail string) {
+func TestJudge(t *testing.T) {
+	s := &session{mode: scan.Mode{MariaDB: true, Version: 101119}}
+	f := func(text, detail string) {
 		t.Helper()
-		if v := classify([]byte(text), true); v.kind != want || v.name+v.why != detail {
-			t.Errorf("%q is %+v, want %d %q", text, v, want, detail)
+		j := s.judge([]byte(text), true)
+		var got []string
+		if j.refusal != nil {
+			got = append(got, "refused")
+		}
+		if j.Kind == scan.Use && j.refusal == nil {
+			got = append(got, "use "+j.name)
+		}
+		for set := j.pinsOf(); set != 0; set &= set - 1 {
+			got = append(got, pin(bits.TrailingZeros32(set)).String())
+		}
+		if j.spends {
+			got = append(got, "spends")
+		}
+		if all := strings.Join(got, ", "); all != detail {
+			t.Errorf("%q: %q, want %q", text, all, detail)
 		}
 	}
-	plain := func(text string) { t.Helper(); f(text, kindPlain, "") }
-	plain("SELECT * FROM users WHERE id = 5")
-	plain("  select 1;  ")
-	plain("/* c */ -- c\n# c\nSELECT @@version_comment LIMIT 1")
-	plain("INSERT INTO t VALUES ('x')")
-	plain("START TRANSACTION READ ONLY")
-	plain("create table t (temporarily int)")
-	plain("SELECT last_insert_ids FROM t")
+	for _, free := range []string{"SELECT * FROM users WHERE id = 5", "  select 1;  ", "/* c */ -- c\n# c\nSELECT @@version_comment LIMIT 1", "INSERT INTO t VALUES ('x')", "START TRANSACTION READ ONLY", "create table t (temporarily int)",
+		"SELECT last_insert_ids FROM t", "SELECT LAST_INSERT_ID()", "SELECT 1; -- only a comment", "(SELECT 1)", "SET GLOBAL x = 1", "SET @@global.x = 1", "SELECT 1; SELECT 2"} {
+		f(free, "")
+	}
+	f("SELECT @x", "user variable")
+	f("SELECT 1 INTO @x", "user variable")
+	f("LOAD DATA INFILE 'x' INTO TABLE t (a, @b)", "user variable")
+	f("select get_lock('a', 1)", "user lock")
+	f("CREATE TEMPORARY TABLE t (i INT)", "temporary table")
+	f("SELECT SQL_CALC_FOUND_ROWS * FROM t", "SQL_CALC_FOUND_ROWS")
+	f("/*! SET @x = 1 */", "user variable")
+	f("SELECT /*M! @x:= */ 1", "user variable")
+	f("LOCK TABLES t READ", "LOCK TABLES")
+	f("FLUSH TABLES WITH READ LOCK", "lock")
+	f("PREPARE p FROM 'x'", "PREPARE")
+	f("CALL p()", "procedure or function")
+	f("SELECT my_function(1)", "procedure or function")
+	f("SELECT NEXTVAL(s)", "sequence")
+	f("SELECT LASTVAL(s)", "refused")
+	f("SET ROLE x", "role")
+	f("COMMIT RELEASE", "spends")
+	f("DROP DATABASE x", "spends")
+	f("GIBBERISH", "statement not understood")
+	f("/* open", "statement not understood")
 
-	f("SELECT @x", kindSticky, "user variable")
-	f("SELECT 1 INTO @x", kindSticky, "user variable")
-	f("select get_lock('a', 1)", kindSticky, "user lock")
-	f("CREATE TEMPORARY TABLE t (i INT)", kindSticky, "temporary table")
-	f("SELECT SQL_CALC_FOUND_ROWS * FROM t", kindSticky, "SQL_CALC_FOUND_ROWS")
-	f("SELECT LAST_INSERT_ID()", kindSticky, "LAST_INSERT_ID")
-	f("SELECT 1; SELECT 2", kindSticky, "several statements in one")
-	f("SELECT 1; -- only a comment", kindPlain, "")
-	f("/*! SET @x = 1 */", kindSticky, "executable comment")
-	f("SELECT /*M! @x:= */ 1", kindSticky, "executable comment")
-	f("LOCK TABLES t READ", kindSticky, "LOCK")
-	f("PREPARE p FROM 'x'", kindSticky, "PREPARE")
-	f("CALL p()", kindSticky, "CALL")
-	f("", kindSticky, "statement")
-	f("/* open", kindSticky, "executable comment")
-	f("(SELECT 1)", kindSticky, "statement")
+	f("SET NAMES utf8mb4", "setting") // nothing is known of the instance yet
+	vars := knownVars(t)
+	s.vars = vars
+	f("SET NAMES utf8mb4", "")
+	f("set session sql_mode = CONCAT(@@sql_mode, ',ANSI'), time_zone = '+00:00'; ", "")
+	f("SET @@session.autocommit = 0, @@wait_timeout=5", "")
+	f("SET `time_zone` = '+00:00'", "")
+	f("SET last_insert_id = 5", "")
+	f("SET SESSION TRANSACTION READ ONLY", "")
+	f("SET SESSION tx_isolation = 'SERIALIZABLE'", "")
+	f("SET @x = 1", "user variable")
+	f("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION")
+	f("SET tx_isolation = 'SERIALIZABLE'", "SET TRANSACTION")
+	f("SET timestamp = 5", "setting")
+	f("SET sql_mode = '', insert_id = 5", "setting")
+	f("SELECT 1; SET profiling = 1", "setting")
 
-	f("SET NAMES utf8mb4", kindSet, "")
-	f("set session sql_mode = 'ANSI', time_zone = '+00:00'; ", kindSet, "")
-	f("SET time_zone = 'Europe/Berlin'", kindSet, "")
-	f("SET @@session.autocommit = 0, @@wait_timeout=5", kindSet, "")
-	f("SET GLOBAL x = 1", kindSticky, "SET GLOBAL")
-	f("SET @@global.x = 1", kindSticky, "SET GLOBAL")
-	f("SET @x = 1", kindSticky, "user variable")
-	f("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", kindSticky, "SET TRANSACTION")
-	f("SET SESSION TRANSACTION READ ONLY", kindSticky, "SET TRANSACTION")
-	f("SET timestamp = 5", kindSticky, "SET TIMESTAMP")
-	f("SET sql_mode = CONCAT(@@sql_mode, ',ANSI')", kindSticky, "SET with an expression")
-	f("SET autocommit = 1; DELETE FROM t", kindSticky, "several statements in one")
-	f("SET x = 1 /*!, y = 2 */", kindSticky, "SET with an expression")
+	f("USE shop", "use shop")
+	f("use `sh``op` ;", "use sh`op")
+	f("/* c */ USE shop /* c */;", "use shop")
+	f("USE shop; -- c", "use shop")
+	f("USE shop; SELECT 1", "refused")
+	f("SELECT 1; USE shop", "refused")
+	f("USE `shop", "refused, statement not understood")
+	f("USE", "refused")
+	f("USE shop extra", "refused")
+	f("SELECT 1; KILL 5", "refused")
 
-	f("USE shop", kindUse, "shop")
-	f("use `sh``op` ;", kindUse, "sh`op")
-	f("USE\n\tshop-2 -- now", kindUse, "shop-2")
-	f("/* c */ USE shop /* c */;", kindUse, "shop")
-	f("USE shop; SELECT 1", kindUseBad, "")
-	f("USE `shop", kindUseBad, "")
-	f("USE", kindUseBad, "")
-	f("USE /*! shop */", kindUseBad, "")
-	f("KILL 5", kindKill, "")
-	f("kill query 5", kindKill, "")
-
-	f("SHOW WARNINGS", kindPlain, "")
-	f("SELECT @@identity", kindSticky, "IDENTITY")
-	for text, want := range map[string]reads{"SELECT 1": readsNothing, "SHOW WARNINGS LIMIT 5": readsLast, "select row_count()": readsLast, "SELECT LAST_INSERT_ID()": readsInsert, "SELECT @@warning_count": readsLast} {
-		if v := classify([]byte(text), true); v.reads != want {
-			t.Errorf("%q reads %d, want %d", text, v.reads, want)
+	for _, text := range []string{"INSERT INTO t VALUES ('half", "SET NAMES utf8", "SELECT 1"} {
+		if j := s.judge([]byte(text), false); j.pinsOf()&(1<<pinLong) == 0 {
+			t.Errorf("half of a statement is believed: %q", text)
 		}
 	}
-	if v := classify([]byte("INSERT INTO t VALUES ('half"), false); v.why != "a long statement" {
-		t.Errorf("half of a statement: %+v", v)
-	}
-	if v := classify([]byte("SET NAMES utf8"), false); v.kind != kindSticky {
-		t.Error("half of a SET is repeated")
-	}
-	if v := classify([]byte("USE shop"), false); v.kind != kindUseBad {
+	if j := s.judge([]byte("USE shop"), false); j.refusal == nil {
 		t.Error("half of a USE is believed")
 	}
 }
 
-func TestMemory(t *testing.T) {
-	var m memory
-	m.note(verdict{kind: kindPlain}, "")
-	m.note(verdict{kind: kindSet}, "SET NAMES utf8")
-	if m.pinned() != "" || len(m.sets) != 1 {
-		t.Errorf("%+v", m)
+// knownVars are settings as an instance would tell them.
+func knownVars(t testing.TB) *backend.Vars {
+	f := newFake(t, func(f *fake) { f.settings = true })
+	p := new(backend.Pool)
+	if c, err := p.Take(nil, backend.Limits{}, backend.Want{}); c != nil || err != nil {
+		t.Fatal(c, err)
 	}
-	m.prepared = 1
-	if m.pinned() != "prepared statements" {
-		t.Error(m.pinned())
+	c, err := p.Open(t.Context(), f.ln.Addr().String(), &backend.Settings{}, backend.Want{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.note(verdict{kind: kindSticky, why: "first"}, "")
-	m.note(verdict{kind: kindSticky, why: "second"}, "")
-	if m.pinned() != "first" {
-		t.Error(m.pinned())
-	}
-	m = memory{}
-	for range setsMax + 1 {
-		m.note(verdict{kind: kindSet}, "SET a = 1")
-	}
-	if m.pinned() != "many SET statements" || len(m.sets) > setsMax {
-		t.Errorf("%d sets, %q", len(m.sets), m.pinned())
-	}
-	m = memory{}
-	m.note(verdict{kind: kindSet}, "SET a = '"+strings.Repeat("x", setBytesMax)+"'")
-	if m.pinned() == "" {
-		t.Error("a huge SET is remembered")
-	}
+	p.Drop(c)
+	return c.Vars
 }
 
-func TestClassifyAllocatesNothing(t *testing.T) {
+func TestJudgeAllocatesNothing(t *testing.T) {
+	s := new(session)
 	text := []byte("select c from sbtest1 where id = 5000 and name = 'x' order by c limit 10")
-	if n := testing.AllocsPerRun(100, func() { classify(text, true) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { s.judge(text, true) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-// FuzzClassify: any text is judged without a panic; a database that is believed is one that the server would read too.
-func FuzzClassify(f *testing.F) {
-	for _, s := range []string{"SELECT 1", "USE `a``b` ; -- c", "SET NAMES x;", "/*! x */", "-- ", "#\n", "KILL", "/*", "SELECT @@a, @b"} {
+func TestVersionNumber(t *testing.T) {
+	f := func(version string, want uint32) {
+		t.Helper()
+		if got := versionNumber(version); got != want {
+			t.Errorf("%s is %d, want %d", version, got, want)
+		}
+	}
+	f("10.11.6-MariaDB-0+deb12u1", 101106)
+	f("5.5.5-10.4.1-MariaDB", 100401)
+	f("8.0.36", 80036)
+	f("8.4", 0)
+	f("", 0)
+	f("x", 0)
+}
+
+// FuzzJudge: any text is judged without a panic; a database that is believed stands behind a USE.
+func FuzzJudge(f *testing.F) {
+	for _, s := range []string{"SELECT 1", "USE `a``b` ; -- c", "SET NAMES x;", "/*! x */", "-- ", "#\n", "KILL", "/*", "SELECT @@a, @b", "SELECT 1; SET @@a=1; USE b", "SHOW MENSHEN x", "KILL QUERY 5; -- x"} {
 		f.Add([]byte(s), true)
 	}
+	s := &session{mode: scan.Mode{MariaDB: true, Version: 101119}}
 	f.Fuzz(func(t *testing.T, text []byte, whole bool) {
-		v := classify(text, whole)
-		switch v.kind {
-		case kindUse:
-			if v.name == "" || !strings.Contains(strings.ToUpper(string(text)), "USE") {
-				t.Errorf("USE of %q", v.name)
-			}
-		case kindSet:
-			if strings.ContainsAny(string(text), "(`") && !strings.Contains(string(text), "/*") && !strings.ContainsAny(string(text), "#-") {
-				t.Errorf("%q is repeated", text)
-			}
+		j := s.judge(text, whole)
+		if j.Kind == scan.Use && j.refusal == nil && (j.name == "" || !strings.Contains(strings.ToUpper(string(text)), "USE")) {
+			t.Errorf("USE of %q", j.name)
 		}
+		j.pinsOf()
+		j.makes(&mysql.Response{})
 	})
 }
 
 // What does judging a statement cost?
-func BenchmarkClassify(b *testing.B) {
+func BenchmarkJudge(b *testing.B) {
+	s := new(session)
 	text := []byte("SELECT c FROM sbtest1 WHERE id=5000123 AND k = 77")
 	b.ReportAllocs()
 	for b.Loop() {
-		classify(text, true)
+		s.judge(text, true)
 	}
 }

@@ -38,7 +38,9 @@ type database struct {
 	schema    string // on the instance
 	home      string // stands for instance and login: a connection is good for every database with the same
 	set       *upstream.Set
-	facts     *backend.Facts
+	pool      *backend.Pool
+	limits    backend.Limits
+	shared    bool // sessions share connections
 	settings  *backend.Settings
 	statement time.Duration // see config.DatabaseTimeouts
 	series    *observe.SQLSeries
@@ -114,6 +116,13 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 		settings:  settings,
 		statement: time.Duration(from.Timeouts.Statement),
 		series:    m.SQLDatabase(name),
+		shared:    from.Pool.Share != "session",
+		limits: backend.Limits{
+			Connections: from.Pool.MaxConnections,
+			Lifetime:    time.Duration(from.Pool.MaxLifetime),
+			Idle:        time.Duration(from.Pool.IdleTimeout),
+			Queue:       time.Duration(from.Pool.QueueTimeout),
+		},
 	}
 	if d.schema == "" {
 		d.schema = name
@@ -125,15 +134,16 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 		Endpoints: []upstream.EndpointSpec{{Address: shard.Primary, Weight: 1}},
 		Health:    checks,
 		Identity:  identity,
-		NewPool:   func(*upstream.Endpoint) io.Closer { return new(backend.Facts) },
+		NewPool:   func(*upstream.Endpoint) io.Closer { return new(backend.Pool) },
 		Probe: func(ctx context.Context, address string) error {
-			return backend.Probe(ctx, address, settings, d.facts)
+			d.pool.Tidy()
+			return backend.Probe(ctx, address, settings, &d.pool.Facts)
 		},
 	}
 	d.set = g.Set(spec)
 	// The endpoint, and with it what is known about its instance, may be older than this generation. Probes begin when the
 	// generation is committed, after this.
-	d.facts, _ = d.set.Endpoints()[0].Pool.(*backend.Facts)
+	d.pool, _ = d.set.Endpoints()[0].Pool.(*backend.Pool)
 	return d, problems
 }
 
@@ -171,7 +181,7 @@ func (t *Tables) greeting(l *listener) (version string, offered mysql.Capability
 	}
 	for _, name := range t.names {
 		d := t.databases[name]
-		v, c, ok := d.facts.Known()
+		v, c, ok := d.pool.Known()
 		if !ok {
 			offered &^= mysql.Framing
 			continue

@@ -2,7 +2,9 @@
 // says so, and announces exactly the capabilities that the client's side has, so that answers can be passed on as bytes.
 // It also asks an instance whether it is well (Probe) and remembers what its greeting said (Facts).
 //
-// It starts no goroutine and keeps no idle connection.
+// A Pool keeps connections between statements, and knows what each has been set to (Vars), so that sessions can share them.
+//
+// It starts no goroutine. Locks: Pool.mu may be held when Insert.mu is taken, never the other way round.
 package backend
 
 import (
@@ -37,13 +39,10 @@ type Session struct {
 }
 
 // Facts is what the last greeting of an instance said. The zero value knows nothing. It is safe for any number of
-// goroutines. It is an upstream pool without connections: Close does nothing.
+// goroutines.
 type Facts struct {
 	greeting atomic.Pointer[mysql.Greeting]
 }
-
-// Close does nothing.
-func (f *Facts) Close() error { return nil }
 
 // Known gives the version and the capabilities of the instance; ok is false before the first contact.
 func (f *Facts) Known() (version string, c mysql.Capability, ok bool) {
@@ -66,6 +65,17 @@ type Conn struct {
 	Status       mysql.Status     // after sign-in
 	Version      string
 	ThreadID     uint32 // the instance's number for the connection
+
+	// What a Pool and the sessions that use it know. Owned by whoever has the connection.
+	Key    Key
+	Schema string       // chosen last; "" means none
+	Vars   *Vars        // its settings; nil: not known, and then it is never given back
+	Warned uint32       // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
+	Opened poll.Instant // signed in
+	Used   poll.Instant // last
+	owner  uint32       // the session that used it last
+	turn   uint64       // see Turn
+	insert claim        // whose LAST_INSERT_ID() it has
 }
 
 // messageMax bounds each message of the sign-in.

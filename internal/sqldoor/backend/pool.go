@@ -1,0 +1,515 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
+)
+
+// Limits bound a pool. They come with every Take, so that a reload needs not touch the pool.
+type Limits struct {
+	Connections int           // open at once; 0 means no bound
+	Lifetime    time.Duration // of a connection; 0 means no bound
+	Idle        time.Duration // unused for that long it is closed; 0 means never
+	Queue       time.Duration // longest wait for a connection
+}
+
+// Key is what two sessions must have in common to use the same connection: what was agreed on at sign-in.
+type Key struct {
+	Capabilities mysql.Capability // of these, mysql.Relayed
+	Collation    uint8
+}
+
+// Pool is the connections to one instance with one login: those that nobody uses, and the count of all. What it hands out belongs to the one who took it until
+// Give or Drop. Idle connections have no unread byte, no transaction and nothing of a session's but what Conn says.
+//
+// It is the upstream pool of its instance: Close closes what is idle, and later what comes back. The zero value is ready. Safe for any number of goroutines. It
+// starts none.
+type Pool struct {
+	Facts
+
+	mu      sync.Mutex
+	closed  bool
+	open    int     // all connections, and the permissions to open one
+	idle    []*Conn // the newest last
+	waiting []*waiter
+	limits  Limits // of the last Take
+
+	usual map[Key]*Vars
+
+	waited uint64 // Takes that had to wait
+	late   uint64 // of these, in vain
+}
+
+type waiter struct {
+	want Want
+	got  chan taken // of capacity 1
+}
+
+// taken is what a Take came to: a connection, or the permission to open one.
+type taken struct{ conn *Conn }
+
+// Want says what connection a session would like.
+type Want struct {
+	Key     Key
+	Schema  string
+	Vars    *Vars  // nil: any
+	Session uint32 // the session's number
+	Prefer  *Conn  // the one that it used last
+	Only    bool   // no other one will do: Take gives nil at once when it is not to be had
+	Quiet   bool   // its list of warnings must be empty
+	New     bool   // no idle one will do
+}
+
+// Stats is the state of a pool.
+type Stats struct {
+	Open, Idle, Waiting int
+	Waited, Late        uint64
+}
+
+// Stats gives the state of the pool.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Stats{p.open, len(p.idle), len(p.waiting), p.waited, p.late}
+}
+
+// warm is how long a connection that holds warnings is kept for the session that they are of, if others will do.
+const warm = 10 * time.Second
+
+// Take gives an idle connection, or nil: then the caller may open one, with Opened or Drop to follow. dead ends the wait. The error is a *fault.Fault of kind
+// Limited when the time in the queue was over.
+func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
+	p.mu.Lock()
+	p.limits = l
+	if !want.New {
+		if c, ok := p.find(&want, poll.Now()); ok {
+			p.mu.Unlock()
+			return c, nil
+		}
+	}
+	if want.Only {
+		p.mu.Unlock()
+		return nil, errGone
+	}
+	if l.Connections <= 0 || p.open < l.Connections {
+		p.open++
+		p.mu.Unlock()
+		return nil, nil
+	}
+	if c, ok := p.replace(&want); ok {
+		p.mu.Unlock()
+		return c, nil
+	}
+	w := &waiter{want: want, got: make(chan taken, 1)}
+	p.waiting = append(p.waiting, w)
+	p.waited++
+	p.mu.Unlock()
+
+	timer := time.NewTimer(l.Queue)
+	defer timer.Stop()
+	select {
+	case t := <-w.got:
+		return t.conn, nil
+	case <-timer.C:
+	case <-dead:
+	}
+	p.mu.Lock()
+	for i := range p.waiting {
+		if p.waiting[i] == w {
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			p.late++
+			p.mu.Unlock()
+			return nil, fault.New(fault.Limited, "all connections to the instance are in use")
+		}
+	}
+	p.mu.Unlock()
+	t := <-w.got // it came at the last moment
+	return t.conn, nil
+}
+
+var errGone = fault.New(fault.Internal, "the connection is not to be had any more")
+
+// find takes the best idle connection out of the pool. p.mu is held.
+func (p *Pool) find(want *Want, now poll.Instant) (*Conn, bool) {
+	best, least := -1, 0
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		c := p.idle[i]
+		if c == want.Prefer && c.usable(want) {
+			return p.take(i), true
+		}
+		if want.Only || best >= 0 && least == 0 {
+			continue
+		}
+		if !c.usable(want) || c.Warned != 0 && c.Warned != want.Session && c.Warned != Nobody && now.Sub(c.Used) < warm {
+			continue
+		}
+		if d := c.distance(want); best < 0 || d < least {
+			best, least = i, d
+		}
+	}
+	if best < 0 {
+		return nil, false
+	}
+	return p.take(best), true
+}
+
+func (p *Pool) take(i int) *Conn {
+	c := p.idle[i]
+	p.idle = append(p.idle[:i], p.idle[i+1:]...)
+	return c
+}
+
+// replace gives a connection that find held back, or closes the oldest idle one of another kind so that a new one can be opened. p.mu is held.
+func (p *Pool) replace(want *Want) (*Conn, bool) {
+	for i, c := range p.idle {
+		if c.usable(want) {
+			return p.take(i), true
+		}
+	}
+	if len(p.idle) == 0 {
+		return nil, false
+	}
+	p.take(0).leave() // its place is the caller's
+	return nil, true
+}
+
+// usable says whether a session can use the connection at all.
+func (c *Conn) usable(want *Want) bool {
+	return !want.New && c.Key == want.Key && (want.Schema != "" || c.Schema == "") && (!want.Quiet || c.Warned == 0)
+}
+
+// distance counts what must be set for a session.
+func (c *Conn) distance(want *Want) int {
+	n := 0
+	if c.Schema != want.Schema {
+		n++
+	}
+	if want.Vars != nil {
+		n += c.Vars.differences(want.Vars)
+	}
+	return n
+}
+
+// Give puts a connection back. It must be idle in every respect: see Pool. Its Vars are known.
+func (p *Pool) Give(c *Conn) {
+	c.Release()
+	p.mu.Lock()
+	if p.closed || c.expired(poll.Now(), p.limits) {
+		p.mu.Unlock()
+		c.sayQuit()
+		p.Drop(c)
+		return
+	}
+	defer p.mu.Unlock()
+	// Those who wait have waited longest first; the connection may be of a kind that the first one cannot use.
+	if len(p.waiting) > 0 {
+		w := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		if !c.usable(&w.want) {
+			c.leave()
+			c = nil
+		}
+		w.got <- taken{c}
+		return
+	}
+	p.idle = append(p.idle, c)
+}
+
+// Drop closes a connection and frees its place; nil is a permission that was not used.
+func (p *Pool) Drop(c *Conn) {
+	if c != nil {
+		c.discard()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) > 0 {
+		w := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		w.got <- taken{} // the place goes to the first who waits
+		return
+	}
+	p.open--
+}
+
+// usualMax bounds the kinds of sign-in whose settings are remembered; past it they are all forgotten and learned again.
+const usualMax = 256
+
+// Usual gives the settings that new connections of a kind had lately; nil when there was none.
+func (p *Pool) Usual(k Key) *Vars {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.usual[k]
+}
+
+// learnVars asks a new connection for its settings.
+func (p *Pool) learnVars(c *Conn) error {
+	p.mu.Lock()
+	c.Vars = p.usual[c.Key] // so that equal values become the same pointer
+	p.mu.Unlock()
+	vars, err := c.ReadVars()
+	var refused *mysql.Error
+	if errors.As(err, &refused) {
+		vars, err = nil, nil // it has other variables: then it is not shared
+	}
+	c.Vars = vars
+	if vars == nil || err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.usual == nil || len(p.usual) >= usualMax {
+		p.usual = make(map[Key]*Vars)
+	}
+	p.usual[c.Key] = vars
+	return nil
+}
+
+// Open uses the permission that Take gave. With an error it is used up too.
+func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want) (*Conn, error) {
+	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema}
+	c, err := Open(ctx, address, s, session, &p.Facts)
+	if err != nil {
+		p.Drop(nil)
+		return nil, err
+	}
+	c.Key, c.Schema = want.Key, want.Schema
+	c.Opened = poll.Now()
+	c.Used = c.Opened
+	if err := p.learnVars(c); err != nil {
+		p.Drop(c)
+		return nil, err
+	}
+	c.Warned = 0
+	return c, nil
+}
+
+// Close closes the idle connections, and from now on those that come back.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.sayQuit()
+		p.Drop(c)
+	}
+	return nil
+}
+
+// Tidy closes what was idle for too long or is too old. A health check calls it.
+func (p *Pool) Tidy() {
+	now := poll.Now()
+	var over []*Conn
+	p.mu.Lock()
+	kept := p.idle[:0]
+	for _, c := range p.idle {
+		if c.expired(now, p.limits) || p.limits.Idle > 0 && now.Sub(c.Used) > p.limits.Idle {
+			over = append(over, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(p.idle[len(kept):])
+	p.idle = kept
+	p.mu.Unlock()
+	for _, c := range over {
+		c.sayQuit()
+		p.Drop(c)
+	}
+}
+
+func (c *Conn) expired(now poll.Instant, l Limits) bool {
+	return l.Lifetime > 0 && now.Sub(c.Opened) > l.Lifetime
+}
+
+// discard closes the connection. The session whose last insert id it holds cannot ask for it any more.
+func (c *Conn) discard() {
+	c.lose()
+	_ = c.Close()
+}
+
+// leave is discard for a connection that is idle.
+func (c *Conn) leave() {
+	c.sayQuit()
+	c.discard()
+}
+
+// sayQuit tells the instance, so that it counts no aborted connection.
+func (c *Conn) sayQuit() { _ = c.Write(quit) }
+
+var quit = mysql.AppendCommand(nil, mysql.ComQuit, "")
+
+// Nobody stands for a list of warnings that belongs to no session.
+const Nobody = ^uint32(0)
+
+// Insert is a session's LAST_INSERT_ID(). It is read from the connection where it is only when another session takes that connection: the statement that made it
+// costs nothing more. It is shared between the session and whoever has the connection.
+type Insert struct {
+	mu    sync.Mutex
+	stamp uint64        // counts the values
+	known bool          // value is the current one
+	lost  bool          // the connection that had it is gone
+	value uint64        // see known
+	told  chan struct{} // closed when it becomes known or lost; nil while nobody waits
+}
+
+// claim is whose LAST_INSERT_ID() a connection has.
+type claim struct {
+	of    *Insert // nil: nobody's, and it is 0
+	stamp uint64
+	owed  bool // not read yet
+}
+
+// Made notes that the statement that just ran may have changed the session's LAST_INSERT_ID(): the connection has it.
+func (c *Conn) Made(i *Insert) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stamp++
+	i.known, i.lost = false, false
+	c.insert = claim{i, i.stamp, true}
+}
+
+func (i *Insert) settle(stamp, value uint64, lost bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.stamp != stamp {
+		return // there is a newer one
+	}
+	i.known, i.lost, i.value = !lost, lost, value
+	if i.told != nil {
+		close(i.told)
+		i.told = nil
+	}
+}
+
+func (c *Conn) lose() {
+	if c.insert.owed {
+		c.insert.of.settle(c.insert.stamp, 0, true)
+	}
+	c.insert = claim{}
+}
+
+// wait gives the value, waiting for the session that has the connection to tell it if need is set. ok is false when it is lost or not to be known.
+func (i *Insert) wait(dead <-chan struct{}, need bool) (value uint64, ok bool) {
+	i.mu.Lock()
+	if i.known || i.lost || !need || i.stamp == 0 {
+		defer i.mu.Unlock()
+		return i.value, i.known || i.stamp == 0
+	}
+	if i.told == nil {
+		i.told = make(chan struct{})
+	}
+	told := i.told
+	i.mu.Unlock()
+	timer := time.NewTimer(ownTime * time.Second)
+	defer timer.Stop()
+	select {
+	case <-told:
+	case <-timer.C:
+	case <-dead:
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.value, i.known
+}
+
+// has says whether the connection has the session's current LAST_INSERT_ID(), or neither has any. i may be nil.
+func (c *Conn) has(i *Insert) bool {
+	if i == nil {
+		return c.insert.of == nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.stamp == 0 && c.insert.of == nil {
+		return true
+	}
+	return c.insert.of == i && c.insert.stamp == i.stamp
+}
+
+// Turn tells uses of a connection apart: as long as it is the same, nobody but its session has sent anything over it.
+func (c *Conn) Turn() uint64 { return c.turn }
+
+// Mark begins a new turn.
+func (c *Conn) Mark() { c.turn++ }
+
+// Adopt makes the connection fit for a session: its settings, schema and LAST_INSERT_ID(). insert may be nil; needInsert says that the statement to come asks for
+// LAST_INSERT_ID(), so that ErrForgotten is returned when it is not to be known. A *mysql.Error leaves the connection usable by nobody; so does any other.
+func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema string, insert *Insert, needInsert bool) error {
+	if c.owner != session {
+		c.owner = session
+		c.Mark()
+		if c.Warned != 0 && c.Warned != session {
+			c.Warned = Nobody // what this session does may or may not empty the list
+		}
+	}
+	var sets []byte
+	mine := c.has(insert)
+	if !mine && c.insert.owed {
+		row, ok, err := c.Row("SELECT LAST_INSERT_ID()", 1)
+		if err != nil {
+			return err
+		}
+		value, bad := uint64(0), !ok
+		if ok {
+			value, err = strconv.ParseUint(string(row[0]), 10, 64)
+			bad = err != nil
+		}
+		c.insert.of.settle(c.insert.stamp, value, bad)
+		c.insert.owed = false
+	}
+	if vars != nil && c.Vars != vars {
+		sets = c.Vars.appendSets(sets, vars)
+	}
+	var stamp uint64
+	if !mine {
+		value, ok := uint64(0), true
+		if insert != nil {
+			value, ok = insert.wait(dead, needInsert)
+			stamp = insert.stamp
+		}
+		if !ok && needInsert {
+			return ErrForgotten
+		}
+		if !ok {
+			value = 0
+		}
+		if len(sets) > 0 {
+			sets = append(sets, ',')
+		}
+		sets = strconv.AppendUint(append(sets, "@@session.last_insert_id="...), value, 10)
+		if !ok {
+			stamp = 0 // it is nobody's: who asks is told so
+		}
+	}
+	if len(sets) > 0 {
+		if err := c.Do(mysql.ComQuery, "SET "+string(sets)); err != nil {
+			return err
+		}
+		if vars != nil {
+			c.Vars = vars
+		}
+		if !mine {
+			c.insert = claim{of: insert, stamp: stamp}
+			if insert == nil {
+				c.insert = claim{}
+			}
+		}
+	}
+	if schema != "" && schema != c.Schema {
+		if err := c.Do(mysql.ComInitDB, schema); err != nil {
+			return err
+		}
+		c.Schema = schema
+	}
+	return nil
+}
+
+// ErrForgotten says that the session's LAST_INSERT_ID() went with a connection.
+var ErrForgotten = fault.New(fault.Internal, "LAST_INSERT_ID() is not known any more")
