@@ -7,7 +7,7 @@ import (
 )
 
 func TestManualExamples(t *testing.T) {
-	if n := configtest.Markdown(t, "../../docs/sql.md"); n != 2 {
-		t.Errorf("%d examples were found, want 2", n)
+	if n := configtest.Markdown(t, "../../docs/sql.md"); n != 3 {
+		t.Errorf("%d examples were found, want 3", n)
 	}
 }
