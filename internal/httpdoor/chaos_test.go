@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -82,7 +81,6 @@ listeners: {web: {address: "127.0.0.1:0", timeouts: {request_body: 1s, request_h
 services: {a: {endpoints: [$A, $B], outlier: {consecutive_failures: 0}, timeouts: {first_byte: 500ms, idle: 1s}}}
 routes: {all: {match: /*, service: a}}
 `, "A", endpoint(t, moody), "B", endpoint(t, moody))
-	g.door.options.Log = slog.New(slog.DiscardHandler)
 	rounds := 20
 	if testing.Short() {
 		rounds = 10
