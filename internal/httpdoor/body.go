@@ -109,7 +109,11 @@ func (x *exchange) takeWhole() *fault.Fault {
 
 // readClient reads bytes of the request.
 func (x *exchange) readClient(p []byte) (int, *fault.Fault) {
-	x.conn.poll.ReadBefore(poll.Earlier(poll.Now().Add(x.site.timeoutBody), x.deadline))
+	patience := x.site.timeoutBody
+	if x.call {
+		patience = x.callPatience()
+	}
+	x.conn.poll.ReadBefore(poll.Earlier(poll.Now().Add(patience), x.deadline))
 	n, err := x.conn.net.Read(p)
 	for n == 0 && errors.Is(err, poll.ErrInterrupted) && !x.unwanted.Load() { // a drain meant the wait before this request
 		n, err = x.conn.net.Read(p)

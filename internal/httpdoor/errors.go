@@ -112,6 +112,9 @@ func (d *Door) report(x *exchange, f *fault.Fault) {
 // fail answers with a fault, or cuts the connection when the client has seen a part of the response already: a
 // truncated response must not look complete.
 func (x *exchange) fail(f *fault.Fault) {
+	if f.Kind == fault.Draining && x.conn.left.Load() { // what was interrupted, was so because of that
+		f = fault.Wrap(fault.ClientGone, "the client gave the request up", f)
+	}
 	x.fault = f
 	status := statusOf(f.Kind)
 	if x.policing && x.policy.Fault == f && x.policy.Status != 0 { // the configuration chose it
@@ -119,8 +122,11 @@ func (x *exchange) fail(f *fault.Fault) {
 	}
 	if x.headSent || status == 0 {
 		x.keep = false
-		if !x.headSent {
+		switch {
+		case !x.headSent:
 			x.status = 0
+		case x.call && status != 0:
+			x.endCall(f)
 		}
 		return
 	}
@@ -136,7 +142,11 @@ func (x *exchange) fail(f *fault.Fault) {
 	if f.RetryWait > 0 {
 		fields = h1.AppendField(fields, "Retry-After", strconv.Itoa(f.RetryWait))
 	}
-	x.answer(status, fields, body)
+	if x.call {
+		x.answerCall(f, fields)
+	} else {
+		x.answer(status, fields, body)
+	}
 	// What broke inside is for the log; what a client did wrong is in its access record already.
 	if f.Kind.Blame() != fault.Client {
 		x.conn.door.report(x, f)

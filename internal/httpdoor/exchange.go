@@ -62,6 +62,7 @@ type state struct {
 	headSent  bool          // the client has seen a part of the response
 	keep      bool          // the connection may carry another request
 	refused   bool          // the head could not be understood
+	call      bool          // a call of gRPC
 	policing  bool          // policies were asked: policy has what they want
 	status    int
 	retries   int
@@ -115,7 +116,7 @@ func (x *exchange) begin(s *site, now poll.Instant) {
 	}
 	x.body.start(&x.request, s.bodyBytes)
 	if x.conn.stream != nil {
-		x.startStreamBody()
+		x.startStream()
 	}
 	if s.add.RequestID {
 		x.requestID = x.findRequestID()
@@ -128,7 +129,7 @@ func (x *exchange) clear() {
 	e.site, e.route, e.share, e.path = nil, nil, nil, nil
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
 	e.began, e.now, e.deadline, e.endpoint = 0, 0, 0, nil
-	e.upstream, e.asked, e.headSent, e.keep, e.refused = 0, false, false, false, false
+	e.upstream, e.asked, e.headSent, e.keep, e.refused, e.call = 0, false, false, false, false, false
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
 	if e.policing {

@@ -127,8 +127,9 @@ func (c *conn) interim(head []byte) {
 	}
 }
 
-// startStreamBody says where the body of a stream's request ends, if no Content-Length does.
-func (x *exchange) startStreamBody() {
+// startStream says where the body of a stream's request ends, if no Content-Length does, and whether the request is a call.
+func (x *exchange) startStream() {
+	x.call = isCall(x.request.Get(h1.KnownContentType))
 	if b := &x.body; x.request.ContentLength < 0 && !x.conn.stream.Bodiless() {
 		b.framing, b.complete = bodyStream, false
 	}

@@ -76,6 +76,9 @@ func (x *exchange) dispatch() *fault.Fault {
 		if x.route.timeout > 0 {
 			x.deadline = x.began.Add(x.route.timeout)
 		}
+		if x.call {
+			x.deadline = poll.Earlier(x.deadline, x.began.Add(x.callTimeout()))
+		}
 	}
 	if s.policed {
 		if done, f := x.police(verdict.Rule); done {
