@@ -7,6 +7,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 # program:package. A C compiler because the race detector links with it.
 wanted='nginx:nginx haproxy:haproxy mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client curl:curl wrk:wrk
+  nghttp:nghttp2-client h2load:nghttp2-client
   git:git gcc:gcc taskset:util-linux'
 
 programs= packages=

@@ -24,10 +24,15 @@ demo() (
   cd demo && go vet ./... && go test -timeout 10m ./...
 )
 
+interop() (
+  cd test/interop && go vet ./... && go test -race -timeout 10m ${GOTESTFLAGS:-} ./...
+)
+
 stage 'test servers' scripts/install-test-servers.sh
 stage 'gofmt, go vet, staticcheck' scripts/lint.sh
 # shellcheck disable=SC2086 # a list of flags
 stage 'tests with the race detector' go test -race -timeout 15m ${GOTESTFLAGS:-} ./...
+stage 'HTTP/2 and gRPC with the tools of others (its own module)' interop
 [ -f demo/go.mod ] && stage 'demo (its own module)' demo
 stage "fuzz targets, $FUZZTIME each" scripts/fuzz.sh
 
