@@ -38,8 +38,9 @@ fault, traffic/balance, traffic/health < traffic/upstream
 poll < traffic/tunnel
 config, tlsconfig, traffic/upstream < traffic/services
 
-# The HTTP door.
-h1, poll, traffic/services < httpdoor/forward
+# The HTTP door. A stream of HTTP/2 reads like a connection of HTTP/1, so its package stands on the codec of that.
+h1, poll < h2
+h2, traffic/services < httpdoor/forward
 config, fault, h1, identity, poll, httpdoor/route < httpdoor/policy
 # A policy knows the contract and none of its neighbours: deleting its folder and its line removes it.
 httpdoor/policy < httpdoor/policy/*
@@ -68,7 +69,7 @@ NONE < testenv
 // bans are imports from outside that a package must not have, each with its reason.
 var bans = []struct{ who, whom, reason string }{
 	{"h1, mysql, sqldoor/scan, httpdoor/route, traffic/balance", "net, net/http, os, sync, context, log/slog", "what is pure owns no socket, no file, no goroutine and no log"},
-	{"poll, h1, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
+	{"poll, h1, h2, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
 	{"config", "net/http, log/slog, context", "it opens no socket and starts no goroutine"},
 	{"*, */*, */*/*", "log, math/rand, io/ioutil, unsafe", "slog, math/rand/v2, io and os; unsafe has one home (see allowed)"},
 	{"*, */*, */*/*", "testing, github.com/menshen-gateway/menshen/internal/testenv, github.com/menshen-gateway/menshen/internal/config/configtest, github.com/menshen-gateway/menshen/internal/httpdoor/policy/policytest", "tests only"},
