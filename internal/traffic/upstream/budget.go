@@ -15,6 +15,7 @@ const (
 type budget struct {
 	mu       sync.Mutex // retries are rare
 	retries  window     // changed under mu only
+	left     window     // leases of endpoints that have retired since
 	allowed  atomic.Uint64
 	rejected atomic.Uint64
 }
@@ -40,19 +41,29 @@ type window struct {
 	seconds [16]atomic.Uint64 // a power of two above budgetWindow
 }
 
-func (w *window) add(now int64) {
-	second := uint64(now / int64(time.Second))
+func (w *window) add(now int64) { w.addAt(uint64(now/int64(time.Second)), 1) }
+
+func (w *window) addAt(second, n uint64) {
 	place := &w.seconds[second%uint64(len(w.seconds))]
 	for {
 		word := place.Load()
 		switch {
 		case word>>32 == second:
-			place.Add(1)
+			place.Add(n)
 			return
 		case word>>32 > second: // a goroutine that slept since it read the clock: too old to count
 			return
-		case place.CompareAndSwap(word, second<<32|1):
+		case place.CompareAndSwap(word, second<<32|n):
 			return
+		}
+	}
+}
+
+// addAll adds what another window holds.
+func (w *window) addAll(from *window) {
+	for i := range from.seconds {
+		if word := from.seconds[i].Load(); word != 0 {
+			w.addAt(word>>32, uint64(uint32(word)))
 		}
 	}
 }

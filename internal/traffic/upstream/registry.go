@@ -157,6 +157,7 @@ func (g *Generation) Commit() {
 	for key, e := range old {
 		if used[key] != e {
 			e.retire()
+			e.group.budget.left.addAll(&e.recent) // what it took stays in the service's account
 		}
 	}
 	for _, s := range sets {

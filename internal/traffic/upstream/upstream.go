@@ -261,7 +261,11 @@ func (l Lease) Done(o Outcome) {
 	}
 	now := l.set.group.registry.now()
 	e.requests.Add(1)
-	e.recent.add(now)
+	if e.retired.Load() {
+		e.group.budget.left.add(now)
+	} else {
+		e.recent.add(now)
+	}
 	e.load.Observe(now, o.Latency, o.Failed)
 	if o.Failed {
 		e.failed(l.set)
@@ -275,9 +279,15 @@ func (l Lease) Done(o Outcome) {
 // multiplied by the attempts to survive it.
 func (s *Set) AllowRetry() bool {
 	now := s.group.registry.now()
-	var attempts int64
-	for i := range s.members {
-		attempts += s.members[i].endpoint.recent.sum(now)
+	attempts := s.group.budget.left.sum(now)
+	current := s // the budget is the service's: an older generation shares it
+	if c := s.group.current.Load(); c != nil {
+		current = c
+	}
+	for i := range current.members {
+		if e := current.members[i].endpoint; !e.retired.Load() {
+			attempts += e.recent.sum(now)
+		}
 	}
 	return s.group.budget.retry(now, attempts, s.spec.RetryBudget)
 }

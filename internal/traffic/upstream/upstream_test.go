@@ -493,6 +493,45 @@ func TestRetryFloorIsSteady(t *testing.T) {
 	})
 }
 
+// The budget is the service's: a reload that replaces the endpoints, or the settings of their connections, keeps both the
+// requests and the retries of the last seconds. It once kept the retries alone, and refused all until they were forgotten.
+func TestRetryBudgetSurvivesNewEndpoints(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		spec := users(1, 1)
+		spec.RetryBudget = 0.5
+		old := h.commit(spec)[0]
+		leases := []Lease{pick(t, old, Request{}), pick(t, old, Request{})} // end after their endpoints have left
+		picks(t, old, 998)
+		retries := func(s *Set, most int) (n int) {
+			for n < most && s.AllowRetry() {
+				picks(t, s, 1)
+				n++
+			}
+			return n
+		}
+		if n := retries(old, 100); n != 100 {
+			t.Fatalf("%d retries for 998 requests", n)
+		}
+		spec.Identity = "other"
+		s := h.commit(spec)[0]
+		for _, l := range leases {
+			l.Done(Outcome{})
+		}
+		if n := retries(s, 200); n != 200 {
+			t.Errorf("%d more retries for 1000 requests, want 200", n)
+		}
+		if n := retries(old, 1000); n != 200 { // the old generation shares the budget
+			t.Errorf("%d more retries for 1000 requests, want 200", n)
+		}
+		time.Sleep(11 * time.Second)
+		if n := retries(s, 1000); n != budgetFloor*budgetWindow {
+			t.Errorf("old requests still count: %d", n)
+		}
+	})
+}
+
 // A retry counts neither as a request of its own nor twice.
 func TestRetriesDoNotFeedTheBudget(t *testing.T) {
 	t.Parallel()
