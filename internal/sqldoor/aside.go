@@ -53,7 +53,8 @@ func (s *session) reset() (goOn bool) {
 func (s *session) forget() {
 	s.unlink(upstream.Outcome{})
 	s.unpinAll()
-	s.vars, s.traces, s.prepared, s.unsure = s.birth, traces{}, nil, false
+	s.vars, s.traces, s.unsure = s.birth, traces{}, false
+	s.prepared, s.preparedBytes, s.opened = nil, 0, 0
 	s.status = mysql.Autocommit
 	if s.birth != nil {
 		if s.birth.Value("autocommit") == "0" {

@@ -30,6 +30,12 @@ var (
 	errorSequence        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'LASTVAL in a session that has not called NEXTVAL itself'"}
 	errorForgotten       = mysql.Error{Code: 1105, State: "HY000", Message: "ROW_COUNT(), FOUND_ROWS() or the warnings of the last statement are not known any more, because its connection was needed by others: ask in the same transaction, or set pool.share to session. From now on this session keeps its connection"}
 	errorForgottenInsert = mysql.Error{Code: 1105, State: "HY000", Message: "LAST_INSERT_ID() is not known any more, because the connection of the insert was lost"}
+	errorLongData        = mysql.Error{Code: 1105, State: "HY000", Message: "A parameter's data could not be passed on: send it again"}
+	errorArguments       = mysql.Error{Code: 1210, State: "HY000", Message: "Incorrect arguments to mysqld_stmt_execute"}
+	errorPrepareAgain    = mysql.Error{Code: 1105, State: "HY000", Message: "The statement was prepared under settings or a schema that cannot be restored: prepare it again"}
+	errorBindAgain       = mysql.Error{Code: 1105, State: "HY000", Message: "Parameters of 16 MB need their types: bind them again"}
+	errorPreparedMax     = mysql.Error{Code: 1461, State: "42000", Message: fmt.Sprintf("Can't create more than max_prepared_stmt_count statements (current value: %d)", preparedMax)}
+	errorPreparedLong    = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'prepared statements longer than 128 KiB'"}
 	errorPlugins         = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
 	errorMoved           = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
 	errorLost            = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}

@@ -17,7 +17,7 @@ const (
 	pinLocks                      // other locks: HANDLER OPEN, BACKUP LOCK, FLUSH TABLES WITH READ LOCK
 	pinUserLock                   // GET_LOCK
 	pinVariables                  // user variables
-	pinPrepared                   // prepared statements, until they are closed
+	pinCursor                     // cursors and long data of prepared statements, until they are closed or reset
 	pinSQLPrepared                // PREPARE
 	pinFoundRows                  // SQL_CALC_FOUND_ROWS, until the next statement
 	pinSetting                    // SET of what is not compared, or to a value that cannot be repeated
@@ -35,7 +35,7 @@ const (
 	pinCount
 )
 
-var pinNames = [pinCount]string{"transaction", "temporary table", "LOCK TABLES", "lock", "user lock", "user variable", "prepared statements", "PREPARE", "SQL_CALC_FOUND_ROWS",
+var pinNames = [pinCount]string{"transaction", "temporary table", "LOCK TABLES", "lock", "user lock", "user variable", "cursor or long data", "PREPARE", "SQL_CALC_FOUND_ROWS",
 	"setting", "warnings of a SET", "SET TRANSACTION", "procedure or function", "sequence", "CONNECTION_ID", "ROW_COUNT or FOUND_ROWS", "XA", "role", "long statement",
 	"statement not understood", "not shared"}
 

@@ -1,9 +1,11 @@
 package sqldoor
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -34,7 +36,10 @@ func (g *gate) session(t testing.TB, more ...string) *sql.Conn {
 
 // ask runs a statement and gives all that came of it as text.
 func ask(c *sql.Conn, query string, args ...any) string {
-	rows, err := c.QueryContext(context.Background(), query, args...)
+	return answerOf(c.QueryContext(context.Background(), query, args...))
+}
+
+func answerOf(rows *sql.Rows, err error) string {
 	if err != nil {
 		return fmt.Sprint("error ", code(err))
 	}
@@ -133,7 +138,7 @@ func TestManySessionsFewConnections(t *testing.T) {
 // Random statements of three sessions over two connections are answered as by a server where each has its own. What cannot be known any more is refused.
 func TestPoolAnswersAsOneServer(t *testing.T) {
 	db, plain := mariadb(t), mariadb(t)
-	g := open(t, pooled(db.Addr, "max_connections: 4, queue_timeout: 60s"))
+	g := open(t, pooled(db.Addr, "max_connections: 5, queue_timeout: 60s"))
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
@@ -155,6 +160,10 @@ func TestPoolAnswersAsOneServer(t *testing.T) {
 			if a, b := ask(ours[i], table), ask(theirs[i], table); a != b || a != "" {
 				t.Fatalf("%s: %q, %q", table, a, b)
 			}
+		}
+		var prepared [2][sessions]map[string]*sql.Stmt
+		for i := range sessions {
+			prepared[0][i], prepared[1][i] = make(map[string]*sql.Stmt), make(map[string]*sql.Stmt)
 		}
 		holding := 0
 		var history [sessions][]string
@@ -181,10 +190,26 @@ func TestPoolAnswersAsOneServer(t *testing.T) {
 			}
 			history[i] = append(history[i], statement)
 			var args []any
+			prepare := random.IntN(4) == 0 && !strings.Contains(statement, "SHOW") && !strings.Contains(statement, "ROW_COUNT")
+			if prepare {
+				history[i][len(history[i])-1] += " (prepared)"
+			}
 			if random.IntN(6) == 0 && strings.HasPrefix(statement, "INSERT INTO "+table+" (v) VALUES (3)") {
 				statement, args = "INSERT INTO "+table+" (v) VALUES (?)", []any{3}
 			}
-			got, want := ask(ours[i], statement, args...), ask(theirs[i], statement, args...)
+			run := func(c *sql.Conn, open map[string]*sql.Stmt) string {
+				if !prepare {
+					return ask(c, statement, args...)
+				}
+				var err error
+				if open[statement] == nil {
+					if open[statement], err = c.PrepareContext(t.Context(), statement); err != nil {
+						return fmt.Sprint("error ", code(err))
+					}
+				}
+				return answerOf(open[statement].Query())
+			}
+			got, want := run(ours[i], prepared[0][i]), run(theirs[i], prepared[1][i])
 			asked++
 			if got == "error 1105" && want != got {
 				refused++
@@ -210,17 +235,19 @@ func TestPoolAnswersAsOneServer(t *testing.T) {
 			if holding >= 3 { // end a few, or nobody can go on
 				for k := range sessions {
 					for _, c := range []*sql.Conn{ours[k], theirs[k]} {
+						_ = c.Raw(func(any) error { return errBad })
 						_ = c.Close()
 					}
-					ours[k], _ = through.Conn(t.Context())
-					theirs[k], _ = direct.Conn(t.Context())
-					for _, c := range []*sql.Conn{ours[k], theirs[k]} {
-						_ = c.Raw(func(any) error { return fmt.Errorf("away: %w", errBad) })
-						_ = c.Close()
+				}
+				for k := range sessions {
+					ours[k], err = through.Conn(t.Context())
+					if err != nil {
+						t.Fatal(err)
 					}
-					ours[k], _ = through.Conn(t.Context())
 					theirs[k], _ = direct.Conn(t.Context())
 					history[k] = nil
+					clear(prepared[0][k])
+					clear(prepared[1][k])
 				}
 			}
 		}
@@ -348,10 +375,23 @@ func TestPins(t *testing.T) {
 	f("BEGIN NOT ATOMIC SET @x = 1; END", "statement not understood")
 	f("SELECT CONNECTION_ID()", "CONNECTION_ID")
 
-	a, _ := r.ask(mysql.ComStmtPrepare, "SELECT 1")
-	wantPin("prepared statements")
-	r.send(mysql.ComStmtClose, string([]byte{byte(a.Prepared.Statement), 0, 0, 0}))
+	a, _ := r.ask(mysql.ComStmtPrepare, "SELECT id FROM users, (SELECT ? UNION SELECT 2) x")
 	wantPin("")
+	id := string(binary.LittleEndian.AppendUint32(nil, a.Prepared.Statement))
+	r.send(mysql.ComStmtLongData, id+"\x00\x00long")
+	wantPin("cursor or long data")
+	r.ask(mysql.ComStmtReset, id)
+	wantPin("")
+	r.send(mysql.ComStmtExecute, id+"\x01\x01\x00\x00\x00\x00\x01\xfc\x00\x01x")
+	if a, _ := r.follow(mysql.ComStmtExecute, true); a.Status&mysql.CursorExists == 0 {
+		t.Error("no cursor")
+	}
+	wantPin("cursor or long data")
+	r.send(mysql.ComStmtClose, id)
+	wantPin("")
+	if a, _ := r.ask(mysql.ComStmtFetch, id+"\x02\x00\x00\x00"); a.Code != 1243 {
+		t.Errorf("fetch from what was closed: %d", a.Code)
+	}
 
 	// What was pinned does not come back to others: no user lock, no temporary table, no variable.
 	other := g.session(t)
@@ -391,4 +431,132 @@ func keyOf(g *gate) backend.Key {
 		}
 	}
 	return backend.Key{}
+}
+
+// Prepared statements go with their session: from connection to connection, in the sense that they had when they were prepared, with the types that were bound.
+func TestPreparedStatementsTravel(t *testing.T) {
+	db := mariadb(t)
+	db.Exec(t, "CREATE TABLE shop.place (p VARCHAR(9))", "INSERT INTO shop.place VALUES ('shop')", "CREATE TABLE stock_0.place (p VARCHAR(9))", "INSERT INTO stock_0.place VALUES ('stock')")
+	g := open(t, pooled(db.Addr, "max_connections: 4"))
+	one, two := connect(t, g, 0, "shop"), connect(t, g, 0, "shop")
+	prepare := func(r *raw, text string) string {
+		t.Helper()
+		a, first := r.ask(mysql.ComStmtPrepare, text)
+		if a.Code != 0 {
+			t.Fatalf("%s: %q", text, first)
+		}
+		return string(binary.LittleEndian.AppendUint32(nil, a.Prepared.Statement))
+	}
+	const once, typed, again = "\x00\x01\x00\x00\x00\x00", "\x01", "\x00"
+	f := func(r *raw, id, argument, want string) {
+		t.Helper()
+		r.send(mysql.ComStmtExecute, id+argument)
+		var all []byte
+		var a mysql.Response
+		a.Start(mysql.ComStmtExecute, r.caps, 1, false)
+		for !a.Done() {
+			if len(r.Buffered()) == 0 {
+				if err := r.Fill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n, err := a.Feed(r.Buffered())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, r.Buffered()[:n]...)
+			r.Skip(n)
+		}
+		if !bytes.Contains(all, []byte(want)) {
+			t.Errorf("%q, want %q in it", all, want)
+		}
+	}
+	elsewhere := func(r *raw) (back func()) { // makes the other connections busy
+		t.Helper()
+		var all []*raw
+		for range 3 {
+			c := connect(t, g, 0, "shop")
+			if a, _ := c.ask(mysql.ComQuery, "BEGIN"); a.Code != 0 {
+				t.Fatal(a.Code)
+			}
+			all = append(all, c)
+		}
+		return func() {
+			for _, c := range all {
+				c.ask(mysql.ComQuery, "ROLLBACK")
+			}
+		}
+	}
+
+	text := "SELECT CONCAT('<', ?, '>')"
+	a, b := prepare(one, text), prepare(two, text)
+	f(one, a, once+typed+"\x03\x00"+"\x39\x30\x00\x00", "<12345>") // an integer
+	f(two, b, once+typed+"\xfd\x00"+"\x02hi", "<hi>")              // a string, over the same connection
+	for range 3 {                                                  // none sends its types again
+		f(one, a, once+again+"\x39\x30\x00\x00", "<12345>")
+		f(two, b, once+again+"\x02ho", "<ho>")
+		back := elsewhere(one)
+		f(one, a, once+again+"\x39\x30\x00\x00", "<12345>")
+		f(two, b, once+again+"\x02ho", "<ho>")
+		back()
+	}
+	c := prepare(one, text)
+	f(one, c, once+again+"\x02no", "mysqld_stmt_execute") // not bound yet, whatever others bound
+
+	// In the sense that they had.
+	one.ask(mysql.ComQuery, "SET sql_mode = 'ANSI_QUOTES'")
+	quoted := prepare(one, `SELECT "p" FROM "place"`)
+	one.ask(mysql.ComQuery, "SET sql_mode = ''")
+	plain := prepare(one, `SELECT "p" FROM place`)
+	unqualified := prepare(one, "SELECT CONCAT(p, '!', DATABASE()) FROM place")
+	const none = "\x00\x01\x00\x00\x00"
+	for range 3 {
+		f(one, quoted, none, "\x04shop")
+		f(one, plain, none, "\x01p")
+		f(one, unqualified, none, "shop!shop")
+		one.ask(mysql.ComInitDB, "stock")
+		f(one, unqualified, none, "shop!shop")
+		f(one, quoted, none, "\x04shop")
+		if a, first := one.ask(mysql.ComQuery, "SELECT 1 FROM place WHERE p = 'stock'"); a.Rows != 1 {
+			t.Errorf("the session's schema is another one now: %q", first)
+		}
+		back := elsewhere(one)
+		f(one, unqualified, none, "shop!shop")
+		f(one, quoted, none, "\x04shop")
+		if a, first := one.ask(mysql.ComQuery, `SELECT "p" FROM place WHERE p = "stock"`); a.Rows != 1 {
+			t.Errorf("the session's settings are others now: %q", first)
+		}
+		one.ask(mysql.ComInitDB, "shop")
+		back()
+	}
+
+	// Definitions change under them.
+	all := prepare(one, "SELECT * FROM place")
+	db.Exec(t, "ALTER TABLE shop.place ADD q VARCHAR(9) DEFAULT 'added'")
+	f(one, all, none, "added")
+	db.Exec(t, "DROP TABLE shop.place")
+	f(one, all, none, "doesn't exist")
+	back := elsewhere(one)
+	f(one, all, none, "doesn't exist")
+	back()
+
+	// More than a connection keeps.
+	var ids []string
+	for i := range 150 {
+		ids = append(ids, prepare(one, fmt.Sprintf("SELECT 'n%dn'", i)))
+	}
+	for range 2 {
+		for i, id := range ids {
+			f(one, id, none, fmt.Sprintf("n%dn", i))
+		}
+	}
+	if n := g.stats(); n.Open != n.Idle {
+		t.Errorf("pool %+v", n)
+	}
+	root := db.Open(t, "root", "")
+	var name string
+	var n int
+	if err := root.QueryRow("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").Scan(&name, &n); err != nil || n > 4*64+10 {
+		t.Errorf("%d statements on the instance, %v", n, err)
+	}
 }

@@ -1,7 +1,6 @@
 package sqldoor
 
 import (
-	"encoding/binary"
 	"errors"
 	"math/bits"
 	"os"
@@ -21,6 +20,8 @@ type statement struct {
 	message mysql.Message // follows the command's frames; its Sequence is that of the answer
 	whole   bool          // all of the command was read from the client
 	judgement
+	execution
+	real     uint32 // the instance's number for a statement that was just prepared
 	argument string // of the commands that are looked at after their answer
 	cursor   bool
 	begun    poll.Instant
@@ -84,11 +85,18 @@ func (s *session) one() (goOn bool) {
 			return s.discard() && s.use(st.name)
 		case st.Kind == scan.Kill:
 			return s.discard() && s.refuse(errorKill)
+		case st.command == mysql.ComQuery:
+		case !st.whole:
+			return s.discard() && s.refuse(errorPreparedLong)
+		case len(s.prepared) >= preparedMax, s.preparedBytes+len(text) > preparedBytesMax:
+			return s.discard() && s.refuse(errorPreparedMax)
+		default:
+			st.argument = string(text)
 		}
-	case mysql.ComStmtExecute:
-		e, err := mysql.DecodeExecute(s.client.Buffered()[mysql.HeaderLen:])
-		st.cursor = err == nil && e.Flags != 0
-		st.judgement = s.prepared[e.Statement]
+	case mysql.ComStmtExecute, mysql.ComStmtLongData, mysql.ComStmtReset, mysql.ComStmtFetch, mysql.ComStmtClose:
+		if send, goOn := s.onStatement(); !send {
+			return goOn
+		}
 	case mysql.ComReset:
 		return s.discard() && s.reset()
 	case mysql.ComPing, mysql.ComSetOption:
@@ -96,13 +104,7 @@ func (s *session) one() (goOn bool) {
 			return s.discard() && s.answerAlone(text)
 		}
 		st.argument = string(text)
-	case mysql.ComStmtClose:
-		st.argument = string(text)
-		if s.link == nil {
-			return s.discard()
-		}
-	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh,
-		mysql.ComStmtLongData, mysql.ComStmtReset, mysql.ComStmtFetch:
+	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh:
 	case mysql.ComProcessKill:
 		return s.discard() && s.refuse(errorKill)
 	default:
@@ -110,7 +112,14 @@ func (s *session) one() (goOn bool) {
 	}
 
 	if err := s.ensure(); err != nil {
+		if st.command == mysql.ComStmtLongData {
+			st.broken = true // what executes the statement is told
+		}
 		s.logFault("connect an SQL session", err)
+		return s.discard() && s.refuseFor(err)
+	}
+	if err := s.bring(); err != nil {
+		s.logFault("prepare a statement again", err)
 		return s.discard() && s.refuseFor(err)
 	}
 	st.endpoint = s.link.lease.Endpoint.Address
@@ -220,7 +229,7 @@ func (s *session) head() (text []byte, ok bool) {
 	}
 	st.command = mysql.Command(s.client.Buffered()[mysql.HeaderLen])
 	switch st.command {
-	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption, mysql.ComStmtClose:
+	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption:
 		want = min(mysql.HeaderLen+h.Length, textMax)
 		if err := s.need(want); err != nil {
 			return nil, s.failed(err)
@@ -239,7 +248,12 @@ func (s *session) send() error {
 			s.breakLink(false)
 			return fault.Wrap(fault.BadRequest, "packets out of order", err)
 		}
-		err = s.link.Write(s.client.Buffered()[:n])
+		if st.prefix > 0 { // of the first piece only
+			err = s.link.Write(append(s.withTypes(), s.client.Buffered()[st.prefix+1:n]...))
+			st.prefix = 0
+		} else {
+			err = s.link.Write(s.client.Buffered()[:n])
+		}
 		s.client.Skip(n)
 		st.in += int64(n)
 		st.consumed = done
@@ -276,6 +290,11 @@ func (s *session) answer() error {
 			}
 		}
 		if !st.answered {
+			if st.command == mysql.ComStmtPrepare {
+				if err := s.rename(); err != nil {
+					return s.lost(err)
+				}
+			}
 			st.upstream = poll.Now().Sub(sent)
 			if bound != 0 {
 				s.link.ReadBefore(0) // the bound is for the first byte
@@ -351,18 +370,11 @@ func (s *session) remember() (goOn bool) {
 			st.state = ""
 		}
 	}
+	s.afterStatement(r)
 	switch st.command {
 	case mysql.ComQuery, mysql.ComStmtExecute:
 		if err := s.after(); err != nil {
 			return s.failedAfter(err)
-		}
-	case mysql.ComStmtClose:
-		known = !s.unsure
-		if len(st.argument) == 4 {
-			delete(s.prepared, binary.LittleEndian.Uint32([]byte(st.argument)))
-		}
-		if len(s.prepared) == 0 {
-			s.unpin(pinPrepared)
 		}
 	default:
 		s.traces.last, s.traces.pool = here(l.Conn), l.pool
@@ -375,11 +387,10 @@ func (s *session) remember() (goOn bool) {
 		case st.command == mysql.ComRefresh:
 			s.pin(pinLocks) // it may hold locks
 		case st.command == mysql.ComStmtPrepare && r.Code == 0:
-			if s.prepared == nil {
-				s.prepared = make(map[uint32]judgement)
+			if err := s.keepPrepared(); err != nil {
+				s.breakLink(true)
+				return s.failedAfter(err)
 			}
-			s.prepared[r.Prepared.Statement] = st.judgement
-			s.pin(pinPrepared)
 		case st.command == mysql.ComSetOption && r.Code == 0:
 			s.setOption(st.argument)
 			l.Key = s.key()

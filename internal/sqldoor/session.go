@@ -41,13 +41,17 @@ type session struct {
 	status       mysql.Status
 	unsure       bool // the last answer told no status
 
-	vars     *backend.Vars        // the session's settings; nil: nothing is known yet
-	birth    *backend.Vars        // what they were at first
-	varsOf   *backend.Pool        // where they were learned
-	mode     scan.Mode            // how statements are read, following vars
-	traces   traces               // of the last statements
-	prepared map[uint32]judgement // statements prepared and not closed, by the id that the instance gave
-	pins     pins
+	vars   *backend.Vars // the session's settings; nil: nothing is known yet
+	birth  *backend.Vars // what they were at first
+	varsOf *backend.Pool // where they were learned
+	mode   scan.Mode     // how statements are read, following vars
+	traces traces        // of the last statements
+	pins   pins
+
+	prepared      map[uint32]*prepared
+	preparedBytes int    // of their texts
+	statements    uint32 // the last number given to one
+	opened        int    // of them with a cursor or long data
 
 	link *link // nil: not needed so far, given back, or lost
 	held link  // what link points to

@@ -294,7 +294,7 @@ func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Res
 	switch {
 	case r.Code != 0 || r.Warnings > 0 && !j.Effects.Has(scan.ReadsDiagnostics):
 		t.warned, t.warnedOn, c.Warned = true, c, session
-	case t.warned && t.warnedOn != c, !t.warned && c.Warned != 0 && mayWarn:
+	case t.warned && (t.warnedOn != c || c.Warned != session), !t.warned && c.Warned != 0 && mayWarn:
 		t.warned, t.warnedOn = true, nil // this statement may have emptied the list, or filled it, or not
 	case mayWarn:
 		t.warned, t.warnedOn, c.Warned = true, c, session

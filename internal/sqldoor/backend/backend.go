@@ -67,15 +67,17 @@ type Conn struct {
 	ThreadID     uint32 // the instance's number for the connection
 
 	// What a Pool and the sessions that use it know. Owned by whoever has the connection.
-	Key    Key
-	Schema string       // chosen last; "" means none
-	Vars   *Vars        // its settings; nil: not known, and then it is never given back
-	Warned uint32       // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
-	Opened poll.Instant // signed in
-	Used   poll.Instant // last
-	owner  uint32       // the session that used it last
-	turn   uint64       // see Turn
-	insert claim        // whose LAST_INSERT_ID() it has
+	Key        Key
+	Schema     string       // chosen last; "" means none
+	Vars       *Vars        // its settings; nil: not known, and then it is never given back
+	Warned     uint32       // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
+	Opened     poll.Instant // signed in
+	Used       poll.Instant // last
+	owner      uint32       // the session that used it last
+	turn       uint64       // see Turn
+	statements []*Statement // prepared
+	uses       uint64       // counts their uses
+	insert     claim        // whose LAST_INSERT_ID() it has
 }
 
 // messageMax bounds each message of the sign-in.
