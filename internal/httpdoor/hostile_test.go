@@ -491,3 +491,35 @@ func TestMistakeBehindAnEarlyAnswer(t *testing.T) {
 		t.Error(record)
 	}
 }
+
+// An endpoint that sends a second response a moment after the one it was asked for must not answer the next request with it.
+func TestLateExcessNeverAnswersTheNextRequest(t *testing.T) {
+	t.Parallel()
+	answered, lied := make(chan struct{}), make(chan struct{})
+	first := true
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+			if first { // connections come one after the other
+				first = false
+				<-answered
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+				close(lied)
+			}
+		}
+	}))
+	c := g.dial()
+	for i := range 2 {
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if _, body := c.get("GET"); body != "good" {
+			t.Fatalf("request %d was answered with %q", i, body)
+		}
+		if i == 0 {
+			close(answered)
+			<-lied
+		}
+	}
+}

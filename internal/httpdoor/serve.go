@@ -228,7 +228,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 // ask sends the request and reads the head of the final response. Interim responses are passed on.
 func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
 	pool := lease.Endpoint.Pool.(*forward.Pool)
-	up := pool.Get(began, !x.body.complete || !idempotent(x.request.Method))
+	up := pool.Get(began)
 	for {
 		if up == nil {
 			var f *fault.Fault

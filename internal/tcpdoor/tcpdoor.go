@@ -233,6 +233,10 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 			}
 			return nil, lease, fault.Of(err)
 		}
+		if lease.Endpoint == pick.Exclude { // there is no other
+			lease.Done(upstream.Outcome{Ignored: true})
+			return nil, lease, last
+		}
 		record.Endpoint = lease.Endpoint.Address
 		up, err := dial(ctx, s.service, lease.Endpoint.Address)
 		if err == nil {
