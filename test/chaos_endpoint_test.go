@@ -173,11 +173,11 @@ func (s *chaosServer) answer(c net.Conn, framing, token string, size int) bool {
 		}
 		_, err = io.WriteString(c, "0\r\nX-Trailer: t\r\n\r\n")
 	case "last": // the answer says that the connection ends
-		_, err = io.WriteString(c, head+fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n\r\n%s", size, body))
+		_, _ = io.WriteString(c, head+fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n\r\n%s", size, body))
 		return false
 	case "close": // the end of the connection is the end of the body: all in one write, for nobody can tell a part from the whole
 		if len(body) <= 4096 {
-			_, err = io.WriteString(c, head+"Connection: close\r\n\r\n"+body)
+			_, _ = io.WriteString(c, head+"Connection: close\r\n\r\n"+body)
 			return false
 		}
 		fallthrough
