@@ -85,8 +85,13 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func newExchange(c *conn) *exchange {
 	x := exchanges.Get().(*exchange)
 	x.conn = c
-	x.in, x.out = poll.GetSmall(), poll.GetSmall()[:0]
-	x.r, x.w = 0, 0
+	if x.in == nil {
+		x.in = poll.GetSmall()
+	}
+	if x.out == nil {
+		x.out = poll.GetSmall()
+	}
+	x.out, x.r, x.w = x.out[:0], 0, 0
 	if c.secure && c.stream == nil { // awaitRequest has read the first byte
 		x.in[0], x.w = c.first[0], 1
 	}
@@ -95,13 +100,20 @@ func newExchange(c *conn) *exchange {
 
 // release gives the exchange back to the pool. Nothing may refer to it any more.
 func (x *exchange) release() {
-	poll.Put(x.in)
-	poll.Put(x.out)
-	x.in, x.out, x.conn = nil, nil, nil
+	x.in, x.out, x.conn = usual(x.in), usual(x.out), nil
 	x.request.Reset()
 	x.response.Reset()
 	x.clear()
 	exchanges.Put(x)
+}
+
+// usual keeps a buffer of the usual size with its exchange, and lets go of any other.
+func usual(b []byte) []byte {
+	if cap(b) == poll.SmallBuffer {
+		return b[:poll.SmallBuffer]
+	}
+	poll.Put(b)
+	return nil
 }
 
 // begin prepares for the request whose head was just parsed.

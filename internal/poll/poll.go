@@ -86,6 +86,8 @@ type Conn struct {
 	takeOnce func(fd uintptr) bool
 	loop     Handler
 	tried    bool // the first second of this wait is over
+	silent   bool // Alive has found the connection silent
+	lookOnce func(fd uintptr)
 
 	// Writing. Owned by the writing goroutine.
 	patience  time.Duration // longest time that the peer may refuse bytes; 0 is for ever
@@ -106,6 +108,7 @@ func New(c net.Conn) *Conn {
 			pc.waitOnce = pc.tryWait
 			pc.writeOnce = pc.tryWrite
 			pc.askOnce = pc.tryAsk
+			pc.lookOnce = pc.tryLook
 		}
 	}
 	return pc

@@ -155,7 +155,9 @@ func (c *Conn) Alive() bool {
 	if c.raw == nil {
 		return true
 	}
-	silent := false
-	err := c.raw.Control(func(fd uintptr) { silent = peek(fd) == syscall.EAGAIN })
-	return err == nil && silent
+	c.silent = false
+	return c.raw.Control(c.lookOnce) == nil && c.silent
 }
+
+// tryLook notes whether the connection is open and silent.
+func (c *Conn) tryLook(fd uintptr) { c.silent = peek(fd) == syscall.EAGAIN }
