@@ -32,6 +32,8 @@ stage 'test servers' scripts/install-test-servers.sh
 stage 'gofmt, go vet, staticcheck' scripts/lint.sh
 # shellcheck disable=SC2086 # a list of flags
 stage 'tests with the race detector' go test -race -timeout 15m ${GOTESTFLAGS:-} ./...
+# The race detector allocates on its own: some of these skip under it.
+stage 'allocation tests without it' go test -timeout 10m -run 'Alloc' ./internal/...
 stage 'HTTP/2 and gRPC with the tools of others (its own module)' interop
 [ -f demo/go.mod ] && stage 'demo (its own module)' demo
 stage "fuzz targets, $FUZZTIME each" scripts/fuzz.sh
