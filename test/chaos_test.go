@@ -350,7 +350,7 @@ func (c *chaos) breaks(f fault) {
 	case "pause":
 		e.cutter.Pause()
 	case "delay":
-		e.cutter.Delay(10 * time.Millisecond)
+		e.cutter.Delay(time.Millisecond) // for each 32 KiB: the largest upload still comes well within first_byte
 	case "sick":
 		write(c.t, filepath.Join(c.journals, e.name+chaosSick), "")
 	}
