@@ -26,6 +26,11 @@ var (
 	descSQLOut        = desc("menshen_sql_response_bytes_total", "Bytes sent to clients.", "database")
 	descSQLSessions   = desc("menshen_sql_sessions_open", "Sessions of clients that have signed in.", "listener")
 	descSQLSessioned  = desc("menshen_sql_sessions_total", "Sessions opened.", "listener")
+	descSQLPins       = desc("menshen_sql_pinned_sessions", "Sessions that keep their connection between statements, by reason; one session may have several.", "reason")
+	descSQLPool       = desc("menshen_sql_pool_connections", "Connections to the instances of a database, by state: used or idle.", "database", "state")
+	descSQLQueue      = desc("menshen_sql_pool_waiting", "Statements that wait for a connection now.", "database")
+	descSQLWaits      = desc("menshen_sql_pool_waits_total", "Statements that had to wait for a connection.", "database")
+	descSQLLate       = desc("menshen_sql_pool_timeouts_total", "Statements that waited for a connection in vain.", "database")
 
 	descOpen     = desc("menshen_connections_open", "Client connections open now.", "listener")
 	descAccepted = desc("menshen_connections_accepted_total", "Client connections accepted.", "listener")
@@ -96,7 +101,24 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if f := c.m.upstreams.Load(); f != nil && *f != nil {
 		out.endpoints((*f)())
 	}
+	if f := c.m.sql.Load(); f != nil && *f != nil {
+		out.pools((*f)())
+	}
 	c.process(out)
+}
+
+// pools shows what the SQL door tells of itself.
+func (out output) pools(s SQLStatus) {
+	for reason, n := range s.Pins {
+		out.gauge(descSQLPins, float64(n), reason)
+	}
+	for _, p := range s.Pools[:min(len(s.Pools), DatabasesMax)] {
+		out.gauge(descSQLPool, float64(p.Open-p.Idle), p.Database, "used")
+		out.gauge(descSQLPool, float64(p.Idle), p.Database, "idle")
+		out.gauge(descSQLQueue, float64(p.Waiting), p.Database)
+		out.counter(descSQLWaits, p.Waits, p.Database)
+		out.counter(descSQLLate, p.Timeouts, p.Database)
+	}
 }
 
 // process shows what there is one of.

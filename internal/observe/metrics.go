@@ -39,6 +39,7 @@ type Metrics struct {
 	listenersOther ListenerSeries
 
 	upstreams  atomic.Pointer[func() []EndpointStatus]
+	sql        atomic.Pointer[func() SQLStatus]
 	accessLog  atomic.Pointer[AccessLog]
 	reloadsOK  atomic.Uint64
 	reloadsBad atomic.Uint64
@@ -55,6 +56,19 @@ type EndpointStatus struct {
 	Requests          uint64        // leases ever given
 	Failures          uint64        // those that failed by the endpoint's fault
 	Latency           time.Duration // moving average of the time to the first byte; 0 before the first answer
+}
+
+// SQLStatus is what metrics show of the SQL door as a whole.
+type SQLStatus struct {
+	Pins  map[string]int64 // sessions by the reason for which they keep their connection
+	Pools []SQLPool
+}
+
+// SQLPool is the connections to the instances of a database.
+type SQLPool struct {
+	Database            string
+	Open, Idle, Waiting int
+	Waits, Timeouts     uint64 // ever
 }
 
 // NewMetrics makes a registry with the Go runtime's and the process's own figures in it.
@@ -209,6 +223,13 @@ func (m *Metrics) KeepListeners(names map[string]bool) {
 func (m *Metrics) Upstreams(f func() []EndpointStatus) {
 	if m != nil {
 		m.upstreams.Store(&f)
+	}
+}
+
+// SQL sets the function that a scrape asks for the state of the SQL door. It is called from the scrape's goroutine.
+func (m *Metrics) SQL(f func() SQLStatus) {
+	if m != nil {
+		m.sql.Store(&f)
 	}
 }
 

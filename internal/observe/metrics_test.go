@@ -89,6 +89,9 @@ func busy(t *testing.T) *Metrics {
 	sql.SessionOpened()
 	raw.Accepted()
 	raw.Relayed(5, 6)
+	m.SQL(func() SQLStatus {
+		return SQLStatus{Pins: map[string]int64{"transaction": 3}, Pools: []SQLPool{{Database: "shop", Open: 5, Idle: 2, Waiting: 1, Waits: 7, Timeouts: 4}}}
+	})
 	m.Upstreams(func() []EndpointStatus {
 		return []EndpointStatus{
 			{Service: "users", Endpoint: "10.0.0.2:1", Active: 2, Requests: 9, Failures: 1},
@@ -139,6 +142,11 @@ func TestMetrics(t *testing.T) {
 	f("menshen_connections_refused_total", "listener=web,reason=connections 1")
 	f("menshen_tcp_received_bytes_total", "listener=raw 5")
 	f("menshen_tcp_sent_bytes_total", "listener=raw 6")
+	f("menshen_sql_pinned_sessions", "reason=transaction 3")
+	f("menshen_sql_pool_connections", "database=shop,state=idle 2", "database=shop,state=used 3")
+	f("menshen_sql_pool_waiting", "database=shop 1")
+	f("menshen_sql_pool_waits_total", "database=shop 7")
+	f("menshen_sql_pool_timeouts_total", "database=shop 4")
 	f("menshen_upstream_endpoint_healthy", "endpoint=10.0.0.1:1,service=users 1", "endpoint=10.0.0.2:1,service=users 0")
 	f("menshen_upstream_endpoint_active", "endpoint=10.0.0.1:1,service=users 0", "endpoint=10.0.0.2:1,service=users 2")
 	f("menshen_upstream_endpoint_requests_total", "endpoint=10.0.0.1:1,service=users 5", "endpoint=10.0.0.2:1,service=users 9")

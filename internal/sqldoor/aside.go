@@ -39,6 +39,7 @@ func (s *session) use(name string) (goOn bool) {
 		s.settle(!s.unsure)
 		return goOn
 	}
+	s.show()
 	s.settle(!s.unsure)
 	return s.sendOK(s.st.message.Sequence)
 }

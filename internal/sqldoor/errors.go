@@ -24,9 +24,13 @@ var (
 	errorNoDatabase      = mysql.Error{Code: 1046, State: "3D000", Message: "No database selected"}
 	errorTransaction     = mysql.Error{Code: 1179, State: "25000", Message: "You are not allowed to execute this command in a transaction: the database lives on another instance"}
 	errorPrepared        = mysql.Error{Code: 1295, State: "HY000", Message: "This command is not supported in the prepared statement protocol yet"}
-	errorKill            = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL': thread ids of the gateway and of its instances differ"}
+	errorKill            = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL of anything but a number'"}
+	errorShow            = mysql.Error{Code: 1235, State: "42000", Message: "SHOW MENSHEN knows: STATUS, SESSIONS, POOLS, INSTANCES"}
+	errorInterrupted     = mysql.Error{Code: 1317, State: "70100", Message: "Query execution was interrupted"}
+	errorNumber          = mysql.Error{Code: 1235, State: "42000", Message: "CONNECTION_ID() inside of another statement needs a login that may set pseudo_thread_id; SELECT CONNECTION_ID() alone does not"}
 	errorUseMore         = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'USE together with other statements'"}
 	errorKillMore        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL together with other statements'"}
+	errorShowMore        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'SHOW PROCESSLIST or SHOW MENSHEN together with other statements'"}
 	errorSequence        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'LASTVAL in a session that has not called NEXTVAL itself'"}
 	errorForgotten       = mysql.Error{Code: 1105, State: "HY000", Message: "ROW_COUNT(), FOUND_ROWS() or the warnings of the last statement are not known any more, because its connection was needed by others: ask in the same transaction, or set pool.share to session. From now on this session keeps its connection"}
 	errorForgottenInsert = mysql.Error{Code: 1105, State: "HY000", Message: "LAST_INSERT_ID() is not known any more, because the connection of the insert was lost"}

@@ -12,6 +12,7 @@ type pin uint8
 // The pins. Those that say no end stay until the client resets its connection, changes its user or leaves.
 const (
 	pinTransaction     pin = iota // until it ends
+	pinSavepoint                  // SAVEPOINT with autocommit = 0, before a transaction has begun, until it has ended
 	pinTemporary                  // CREATE TEMPORARY TABLE
 	pinTables                     // LOCK TABLES, until UNLOCK TABLES
 	pinLocks                      // other locks: HANDLER OPEN, BACKUP LOCK, FLUSH TABLES WITH READ LOCK
@@ -35,7 +36,7 @@ const (
 	pinCount
 )
 
-var pinNames = [pinCount]string{"transaction", "temporary table", "LOCK TABLES", "lock", "user lock", "user variable", "cursor or long data", "PREPARE", "SQL_CALC_FOUND_ROWS",
+var pinNames = [pinCount]string{"transaction", "savepoint", "temporary table", "LOCK TABLES", "lock", "user lock", "user variable", "cursor or long data", "PREPARE", "SQL_CALC_FOUND_ROWS",
 	"setting", "warnings of a SET", "SET TRANSACTION", "procedure or function", "sequence", "CONNECTION_ID", "ROW_COUNT or FOUND_ROWS", "XA", "role", "long statement",
 	"statement not understood", "not shared"}
 

@@ -373,7 +373,8 @@ func TestPins(t *testing.T) {
 	f("SET @@tx_isolation = 'SERIALIZABLE'", "SET TRANSACTION", "BEGIN", "SELECT 1", "ROLLBACK")
 	f("XA START 'x'", "XA")
 	f("BEGIN NOT ATOMIC SET @x = 1; END", "statement not understood")
-	f("SELECT CONNECTION_ID()", "CONNECTION_ID")
+	f("SELECT CONNECTION_ID()", "")
+	f("SELECT CONNECTION_ID() + 0", "CONNECTION_ID")
 
 	a, _ := r.ask(mysql.ComStmtPrepare, "SELECT id FROM users, (SELECT ? UNION SELECT 2) x")
 	wantPin("")
@@ -559,4 +560,167 @@ func TestPreparedStatementsTravel(t *testing.T) {
 	if err := root.QueryRow("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").Scan(&name, &n); err != nil || n > 4*64+10 {
 		t.Errorf("%d statements on the instance, %v", n, err)
 	}
+}
+
+func TestKillByNumber(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, pooled(db.Addr, "max_connections: 5"))
+	killer, victim := g.session(t), g.session(t)
+	id := strings.Trim(ask(victim, "SELECT CONNECTION_ID()"), "|\n")
+	wantAnswer(t, victim, "SELECT CONNECTION_ID() = ?", "1|\n", id)
+	wantAnswer(t, victim, "SELECT 0 + CONNECTION_ID()", id+"|\n")
+	run := func(sleep string) chan string {
+		answer := make(chan string, 1)
+		go func() { answer <- ask(victim, "SELECT "+sleep) }()
+		awaitRunning(t, db, "SELECT "+sleep)
+		return answer
+	}
+
+	answer := run("SLEEP(101)")
+	if got := ask(killer, "SHOW PROCESSLIST"); !strings.Contains(got, id+"|app|127.0.0.1|shop|query|") {
+		t.Errorf("processes: %q", got)
+	}
+	if got := ask(killer, "SHOW MENSHEN SESSIONS"); !strings.Contains(got, "|CONNECTION_ID|") {
+		t.Errorf("sessions: %q", got)
+	}
+	wantAnswer(t, killer, "KILL QUERY "+id, "")
+	if got := <-answer; got != "1|\n" && got != "error 1317" { // SLEEP says that it was interrupted
+		t.Errorf("the killed statement: %q", got)
+	}
+	wantAnswer(t, victim, "SELECT 5", "5|\n")
+	wantAnswer(t, killer, "KILL QUERY "+id, "") // an idle one: nothing happens to it
+	for range 20 {
+		wantAnswer(t, victim, "SELECT 6", "6|\n")
+		wantAnswer(t, killer, "SELECT 7", "7|\n")
+	}
+
+	stranger, err := g.pool("other:orange", "shop").Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	wantAnswer(t, stranger, "KILL "+id, "error 1094")
+	if got := ask(stranger, "SHOW MENSHEN SESSIONS"); strings.Contains(got, "|app|") {
+		t.Errorf("another consumer sees %q", got)
+	}
+
+	answer = run("SLEEP(102)")
+	wantAnswer(t, killer, "KILL "+id, "")
+	if got := <-answer; !strings.HasPrefix(got, "error") {
+		t.Errorf("a killed session's statement: %q", got)
+	}
+	root := db.Open(t, "root", "")
+	testenv.Eventually(t, 10*time.Second, func() error {
+		var n int
+		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'").Scan(&n); err != nil || n > 0 {
+			return fmt.Errorf("%d statements go on, %v", n, err)
+		}
+		return nil
+	})
+	wantAnswer(t, killer, "KILL "+id, "error 1094")
+	wantAnswer(t, killer, "KILL QUERY 1 + 1", "error 1235")
+	for _, topic := range []string{"POOLS", "INSTANCES", "STATUS"} {
+		if got := ask(killer, "SHOW MENSHEN "+topic); strings.HasPrefix(got, "error") || got == "" {
+			t.Errorf("%s: %q", topic, got)
+		}
+	}
+	wantAnswer(t, killer, "SHOW MENSHEN WEATHER", "error 1235")
+	own := strings.Trim(ask(killer, "SELECT CONNECTION_ID()"), "|\n")
+	wantAnswer(t, killer, "KILL QUERY "+own, "error 1317")
+	wantAnswer(t, killer, "SELECT 1", "1|\n")
+}
+
+// Sessions that are killed while statements of others run on the connections they gave back: nobody else is hit.
+func TestKillHitsNobodyElse(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, "max_connections: 3, queue_timeout: 60s"))
+	killer := g.session(t)
+	var wg sync.WaitGroup
+	var ids [6]string
+	var sessions [6]*sql.Conn
+	for i := range sessions {
+		sessions[i] = g.session(t)
+		ids[i] = strings.Trim(ask(sessions[i], "SELECT CONNECTION_ID()"), "|\n")
+	}
+	stop := make(chan struct{})
+	for i, c := range sessions {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				token := fmt.Sprintf("%d-%d", i, n)
+				got := ask(c, "SELECT '"+token+"', SLEEP(0.0005)")
+				if killed := got == token+"|1|\n" || got == "error 1317"; got != token+"|0|\n" && !(killed && i == 0) {
+					t.Errorf("session %d: %q", i, got)
+				}
+			}
+		})
+	}
+	for range 100 {
+		wantAnswer(t, killer, "KILL QUERY "+ids[0], "")
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// Whatever a session did, the next one on its connection is as on a new connection: all variables, and all that can be asked.
+func TestNothingStaysOnConnections(t *testing.T) {
+	db := mariadb(t)
+	db.Exec(t, "CREATE TABLE shop.scratch (id INT PRIMARY KEY AUTO_INCREMENT, v INT)", "CREATE PROCEDURE shop.dirty() BEGIN SET @a = 1; SET sql_mode = 'ANSI'; CREATE TEMPORARY TABLE tmp (i INT); END", "CREATE ROLE auditor")
+	g := open(t, pooled(db.Addr, "max_connections: 2, queue_timeout: 10s"))
+	questions := []string{"SELECT CURRENT_ROLE(), DATABASE(), @@in_transaction, LAST_INSERT_ID(), @@identity", "SELECT @@tx_isolation, @@autocommit", "ROLLBACK TO a", "SELECT IS_USED_LOCK('l') IS NULL", "SHOW WARNINGS",
+		"SELECT * FROM tmp", "SELECT variable_name, session_value FROM information_schema.system_variables WHERE session_value IS NOT NULL AND variable_name NOT IN ('timestamp', 'rand_seed1', 'rand_seed2', 'pseudo_thread_id', 'gtid_seq_no', 'last_gtid', 'warning_count', 'error_count') ORDER BY 1",
+		"INSERT INTO scratch (v) VALUES (1)", "SELECT @a, @b", "EXECUTE p", "HANDLER users READ FIRST"}
+	fresh := func() (all []string) {
+		c := g.session(t)
+		for _, q := range questions {
+			all = append(all, ask(c, q))
+		}
+		_ = c.Raw(func(any) error { return errBad })
+		_ = c.Close()
+		testenv.Eventually(t, 5*time.Second, func() error {
+			if n := g.Sessions(); n > 0 {
+				return fmt.Errorf("%d sessions", n)
+			}
+			return nil
+		})
+		return all
+	}
+	want := fresh()
+	for _, did := range []string{"SELECT 1", "SET autocommit = 0|SAVEPOINT a", "SET autocommit = 0|SAVEPOINT a|SET autocommit = 1", "SET autocommit = 0; SAVEPOINT a", "SET @@tx_isolation = 'SERIALIZABLE', @@session.sql_mode = ''", "SET @@tx_isolation = 'SERIALIZABLE' /* session */",
+		"SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET sql_mode = 'ANSI', timestamp = 5", "SET max_join_size = 5", "SET @a = 1, time_zone = '+01:00'", "INSERT INTO scratch (v) VALUES (2)|SELECT LAST_INSERT_ID()", "SELECT LAST_INSERT_ID(77)", "SET last_insert_id = 5",
+		"SET insert_id = 1000", "SELECT 1/0|SELECT CAST('a' AS INT)", "SELECT bad", "CALL dirty()", "SET ROLE auditor", "PREPARE p FROM 'SELECT 1'", "HANDLER users OPEN", "SELECT GET_LOCK('l', 0)", "BEGIN|INSERT INTO scratch (v) VALUES (3)", "LOCK TABLES scratch WRITE",
+		"SET STATEMENT max_statement_time = 5 FOR SELECT 1", "SET NAMES gbk|SET character_set_results = NULL", "SET CHARACTER SET latin1", "SET collation_database = utf8mb3_bin", "SET profiling = 1", "BEGIN NOT ATOMIC SET @a = 2; END", "/*! SET @b = 2 */", "SET @@session.sql_log_bin = 0", "XA START 'z'",
+		"SET autocommit = 0|SELECT * FROM users", "SET completion_type = 1", "SET sql_mode = 'ORACLE'", "SET default_master_connection = 'x'", "SET LOCAL low_priority_updates = 1", "SET sql_low_priority_updates = 1", "SET unique_checks = 0, foreign_key_checks = OFF", "EXPLAIN SELECT 1|SHOW TABLES",
+		"CREATE DATABASE IF NOT EXISTS gone|DROP DATABASE gone", "SET storage_engine = MEMORY", "SET SESSION debug_no_such = 1", "USE stock", "SELECT SQL_CALC_FOUND_ROWS * FROM users LIMIT 1", "FLUSH TABLES WITH READ LOCK", "SET PASSWORD = PASSWORD('secret')", "BACKUP STAGE START"} {
+		c := g.session(t)
+		for _, statement := range strings.Split(did, "|") {
+			ask(c, statement)
+		}
+		_ = c.Raw(func(any) error { return errBad })
+		_ = c.Close()
+		testenv.Eventually(t, 5*time.Second, func() error {
+			if n := g.Sessions(); n > 0 {
+				return fmt.Errorf("%d sessions", n)
+			}
+			return nil
+		})
+		for i, got := range fresh() {
+			if got != want[i] {
+				t.Errorf("%s, then %s:\n%.300s\nwant\n%.300s", did, questions[i], diff(got, want[i]), diff(want[i], got))
+			}
+		}
+	}
+}
+
+// diff gives the lines of a that are not in b.
+func diff(a, b string) (out string) {
+	for line := range strings.Lines(a) {
+		if !strings.Contains(b, line) {
+			out += line
+		}
+	}
+	return out
 }

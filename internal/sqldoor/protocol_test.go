@@ -109,7 +109,7 @@ func TestCommands(t *testing.T) {
 				t.Errorf("statistics: %q", first)
 			}
 			want(mysql.ComProcessInfo, "", 0)
-			want(mysql.ComProcessKill, "\x01\x00\x00\x00", 1235)
+			want(mysql.ComProcessKill, "\xff\xff\x00\x00", 1094)
 			want(mysql.ComQuery, "SELECT 1; SELECT 2", 1064)
 			want(mysql.ComSetOption, "\x00\x00", 0)
 			if a := want(mysql.ComQuery, "SELECT 1; SELECT 2", 0); a.Rows != 2 {

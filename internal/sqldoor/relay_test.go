@@ -204,7 +204,9 @@ func TestRelay(t *testing.T) {
 		}
 		_, err = db.Exec("USE shop; SELECT 1")
 		wantCode(t, err, 1235, "USE")
-		_, err = db.Exec("KILL 1")
+		_, err = db.Exec("KILL 4000000000")
+		wantCode(t, err, 1094, "Unknown thread id: 4000000000")
+		_, err = db.Exec("SELECT 1; KILL 4000000000")
 		wantCode(t, err, 1235, "KILL")
 		wantCode(t, g.pool("app:apple", "nothing").Ping(), 1049, "Unknown database 'nothing'")
 		none := g.one("app:apple", "")

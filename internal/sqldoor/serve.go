@@ -63,6 +63,7 @@ func (s *session) one() (goOn bool) {
 	if !ok {
 		return false
 	}
+	s.command.Store(uint32(st.command))
 	s.waiting.Store(int64(st.begun))
 	switch st.command {
 	case mysql.ComQuit:
@@ -77,15 +78,16 @@ func (s *session) one() (goOn bool) {
 		}
 		st.judgement = s.judge(text, st.whole)
 		switch {
-		case st.command == mysql.ComStmtPrepare && (st.Kind == scan.Use || st.Kind == scan.Kill || st.Effects.Has(scan.ChangesSchema)):
+		case st.command == mysql.ComStmtPrepare && (st.Kind == scan.Use || st.Kind == scan.Kill || st.Kind == scan.ShowMenshen || st.Kind == scan.ShowProcesses || st.Effects.Has(scan.ChangesSchema)):
 			return s.discard() && s.refuse(errorPrepared)
 		case st.refusal != nil:
 			return s.discard() && s.refuse(*st.refusal)
 		case st.Kind == scan.Use:
 			return s.discard() && s.use(st.name)
-		case st.Kind == scan.Kill:
-			return s.discard() && s.refuse(errorKill)
 		case st.command == mysql.ComQuery:
+			if answered, goOn := s.local(text); answered {
+				return goOn
+			}
 		case !st.whole:
 			return s.discard() && s.refuse(errorPreparedLong)
 		case len(s.prepared) >= preparedMax, s.preparedBytes+len(text) > preparedBytesMax:
@@ -106,7 +108,8 @@ func (s *session) one() (goOn bool) {
 		st.argument = string(text)
 	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh:
 	case mysql.ComProcessKill:
-		return s.discard() && s.refuse(errorKill)
+		id := append([]byte(nil), text...)
+		return s.discard() && s.killProcess(id)
 	default:
 		return s.discard() && s.refuse(errorUnknown)
 	}
@@ -229,7 +232,7 @@ func (s *session) head() (text []byte, ok bool) {
 	}
 	st.command = mysql.Command(s.client.Buffered()[mysql.HeaderLen])
 	switch st.command {
-	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption:
+	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute, mysql.ComInitDB, mysql.ComSetOption, mysql.ComProcessKill:
 		want = min(mysql.HeaderLen+h.Length, textMax)
 		if err := s.need(want); err != nil {
 			return nil, s.failed(err)
@@ -420,6 +423,12 @@ func (s *session) after() error {
 	}
 	if st.Kind == scan.UnlockTables && r.Code == 0 {
 		s.unpin(pinTables)
+	}
+	switch {
+	case st.Kind == scan.Savepoint && s.status&mysql.Autocommit == 0:
+		s.pin(pinSavepoint)
+	case st.Effects.Has(scan.EndsTransaction) && st.Statements == 1 && r.Code == 0:
+		s.unpin(pinSavepoint)
 	}
 	l.spent = l.spent || st.spends
 	for set := st.pinsOf(); set != 0; set &= set - 1 {

@@ -63,6 +63,14 @@ type session struct {
 	waiting atomic.Int64  // the poll.Instant at which the running statement began; 0 between statements
 	dead    chan struct{} // closed by shut: ends waits
 
+	shown   atomic.Pointer[shown]
+	command atomic.Uint32 // the running one
+
+	using  sync.Mutex // held while the connection changes hands, or is interrupted; taken before mu
+	victim *target    // guarded by using; nil without a connection
+	doomed bool       // guarded by using; the connection was interrupted
+	at     target     // what victim points to
+
 	mu     sync.Mutex  // guards pins too
 	closer io.Closer   // of the link; nil without one
 	killed *fault.Kind // why somebody else closed the connections; nil when nobody did
@@ -71,10 +79,11 @@ type session struct {
 // link is the session's connection to an instance.
 type link struct {
 	*backend.Conn
-	pool  *backend.Pool
-	home  string // see database
-	lease upstream.Lease
-	spent bool // it is closed rather than given back
+	pool     *backend.Pool
+	home     string // see database
+	lease    upstream.Lease
+	settings *backend.Settings
+	spent    bool // it is closed rather than given back
 }
 
 // begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
@@ -179,12 +188,20 @@ var quit = mysql.AppendCommand(nil, mysql.ComQuit, "")
 // answerMax bounds an error that comes in the middle of a command.
 const answerMax = 64 << 10
 
-// setCloser says what shut has to close beside the client's connection. It says false when it came already.
+// setCloser says what shut has to close beside the client's connection, and interrupt to interrupt. It says false when one of them came already.
 func (s *session) setCloser(c io.Closer) bool {
+	s.using.Lock()
+	defer s.using.Unlock()
+	interrupted := s.doomed
+	s.doomed, s.victim = false, nil
+	if c != nil {
+		s.at = target{s.held.lease.Endpoint.Address, s.held.settings, s.held.ThreadID}
+		s.victim = &s.at
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closer = c
-	return s.killed == nil
+	return s.killed == nil && !interrupted
 }
 
 // release gives the connection back. Its protocol state is known to be idle, and no pin holds it.
@@ -273,11 +290,35 @@ func (s *session) ensure() error {
 	if err := s.adopt(schema, effects.Has(scan.ReadsLastInsertID|anything)); err != nil {
 		return err
 	}
+	if effects.Has(scan.ReadsConnectionID) {
+		if err := s.number(); err != nil {
+			return err
+		}
+	}
 	if asks(effects) && !s.traces.answers(l.Conn, s.id, effects) {
 		s.settle(!s.unsure)
 		return s.forgotten(l.pool)
 	}
 	return nil
+}
+
+// number makes CONNECTION_ID() give the session's number, by which it can be killed. The connection keeps it, so nobody else gets it after this.
+func (s *session) number() error {
+	l := s.link
+	l.spent = true
+	err := l.Do(mysql.ComQuery, fmt.Sprintf("SET @@session.pseudo_thread_id=%d", s.id))
+	var refused *mysql.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused):
+		return &errorNumber // the login may not
+	}
+	s.breakLink(true)
+	if s.st.held || s.pinned() != "" {
+		return errors.Join(err, errEnd)
+	}
+	return err
 }
 
 // forgotten is the refusal of a statement that asks for what another connection knew.
@@ -336,7 +377,7 @@ func (s *session) take(d *database, schema string) error {
 			lease.Done(upstream.Outcome{Ignored: true})
 			continue
 		}
-		s.held = link{Conn: conn, pool: d.pool, home: d.home, lease: lease}
+		s.held = link{Conn: conn, pool: d.pool, home: d.home, lease: lease, settings: d.settings}
 		s.link = &s.held
 		s.status = conn.Status
 		if !s.setCloser(conn) {

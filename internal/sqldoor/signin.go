@@ -105,6 +105,7 @@ func (s *session) signIn() bool {
 // learn when it signs in that its database is not there.
 func (s *session) enter(c *identity.Consumer, database string) *mysql.Error {
 	s.consumer, s.database = c, database
+	s.show()
 	if database == "" {
 		return nil
 	}

@@ -79,7 +79,9 @@ func New(o Options) *Door {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Door{o: o, serving: make(map[*serving]struct{})}
+	d := &Door{o: o, serving: make(map[*serving]struct{})}
+	o.Metrics.SQL(d.status)
+	return d
 }
 
 // acceptPause is the wait after an accept that failed for want of descriptors or memory.

@@ -62,7 +62,9 @@ func (s *session) judge(text []byte, whole bool) (j judgement) {
 			j.refusal = &errorUseMore
 		}
 	case scan.Kill, scan.ShowMenshen:
-		j.name = string(text[j.Name.Start:j.Name.End])
+		if j.name = string(text[j.Name.Start:j.Name.End]); !s.ends(text[j.Name.End:]) {
+			j.name = "" // an expression, or a user's name
+		}
 	case scan.Set:
 		j.set = s.judgeSet(text, j.Effects)
 	}
@@ -100,8 +102,10 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 			j.refusal = &errorUseMore
 		case scan.Kill:
 			j.refusal = &errorKillMore
-		case scan.ShowMenshen:
-			j.refusal = &errorUseMore
+		case scan.ShowMenshen, scan.ShowProcesses:
+			j.refusal = &errorShowMore
+		case scan.Savepoint:
+			j.set.pins |= 1 << pinSavepoint
 		case scan.Set:
 			set := s.judgeSet(text[at:at+end], one.Effects)
 			j.set.pins |= set.pins
@@ -117,28 +121,29 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 
 // onlyName reads the name of a USE, and makes sure that nothing stands behind it.
 func (s *session) onlyName(text []byte, at scan.Span) (name string, ok bool) {
-	var sc scan.Scanner
-	sc.Reset(text[at.End:], &s.mode)
-	for {
-		switch t := sc.Next(); t.Kind {
-		case scan.Space, scan.Comment, scan.Semicolon:
-			continue
-		case scan.End:
-		case scan.Operator, scan.Integer, scan.Decimal: // USE shop-2: servers refuse it, and so did nobody yet
-			return "", false
-		default:
-			return "", false
-		}
-		break
-	}
 	raw := text[at.Start:at.End]
-	if len(raw) == 0 {
+	if len(raw) == 0 || !s.ends(text[at.End:]) {
 		return "", false
 	}
 	if q := raw[0]; q == '`' || q == '"' {
 		return strings.ReplaceAll(string(raw[1:len(raw)-1]), string([]byte{q, q}), string(q)), len(raw) > 2
 	}
 	return string(raw), true
+}
+
+// ends says that nothing but white space, comments and semicolons is in the rest of a text.
+func (s *session) ends(rest []byte) bool {
+	var sc scan.Scanner
+	sc.Reset(rest, &s.mode)
+	for {
+		switch sc.Next().Kind {
+		case scan.Space, scan.Comment, scan.Semicolon:
+		case scan.End:
+			return true
+		default:
+			return false
+		}
+	}
 }
 
 // judgeSet says what a SET does that comparing variables does not show.
@@ -166,7 +171,7 @@ func (s *session) judgeSet(text []byte, effects scan.Effect) (set setting) {
 			set.insert = true
 			continue
 		case "tx_isolation", "transaction_isolation", "tx_read_only", "transaction_read_only":
-			if !contains(text, "session", "local") { // without the word it is for the next transaction only
+			if len(all) > 1 || !s.forSession(text) { // without the word it is for the next transaction only
 				set.pins |= 1 << pinNextTransaction
 			}
 		}
@@ -175,6 +180,24 @@ func (s *session) judgeSet(text []byte, effects scan.Effect) (set setting) {
 		}
 	}
 	return set
+}
+
+// forSession says whether a SET of one variable says that it is for the session.
+func (s *session) forSession(text []byte) bool {
+	var sc scan.Scanner
+	sc.Reset(text, &s.mode)
+	for first := true; ; {
+		t := sc.Next()
+		switch word := string(text[t.Start:t.End]); {
+		case t.Kind == scan.Space, t.Kind == scan.Comment:
+		case first:
+			first = false // SET
+		case t.Kind == scan.Word:
+			return strings.EqualFold(word, "session") || strings.EqualFold(word, "local")
+		default:
+			return t.Kind == scan.SysVar && (strings.EqualFold(word, "@@session") || strings.EqualFold(word, "@@local"))
+		}
+	}
 }
 
 // contains says whether one of the words, in small letters, occurs in the text in any case.
