@@ -3,14 +3,14 @@ package httpdoor
 import (
 	"crypto/tls"
 	"sync/atomic"
+	"time"
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
 	"github.com/menshen-gateway/menshen/internal/h2"
+	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/poll"
-
-	"time"
 )
 
 // HTTP/2 is served by the same exchanges: an h2.Stream reads like an HTTP/1 connection, so each stream is a conn with one
@@ -62,11 +62,20 @@ func (c *conn) acceptStream(st *h2.Stream) {
 	s := c.pin()
 	sc := &conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, stripe: c.stripe, tables: c.tables, site: s, poll: poll.New(st), stream: st}
 	sc.net = sc.poll
+	if tc, ok := c.net.(policy.Connection); ok {
+		sc.net = secureStream{sc.poll, tc}
+	}
 	st.Owner, st.Told = sc, sc.leave
 	if c.served++; s.requestsMax > 0 && c.served >= s.requestsMax {
 		c.bundle.Load().Drain()
 	}
 	go sc.runStream() // ends with the exchange; the bundle's Serve waits for its Finish
+}
+
+// secureStream is a stream whose connection has TLS, which policies may look at.
+type secureStream struct {
+	*poll.Conn
+	policy.Connection
 }
 
 // runStream carries the one request of a stream.

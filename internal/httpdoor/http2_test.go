@@ -3,7 +3,6 @@ package httpdoor
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -15,13 +14,13 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // over2 is a client that speaks HTTP/2 in plain text with prior knowledge.
 func over2(t testing.TB) *http.Client {
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, address)
-	}}
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
@@ -152,4 +151,279 @@ func TestHTTP2ManyStreams(t *testing.T) {
 		}
 		group.Wait()
 	})
+}
+
+// Refusals and faults over HTTP/2 are answers like others, and the connection serves on.
+func TestHTTP2Refusals(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0", limits: {header_bytes: 4KiB, headers: 20, body_bytes: 10KiB}}}
+services: {a: {endpoints: [$A]}, dead: {endpoints: ["127.0.0.1:1"], protocol: h2c}, slow: {endpoints: [$A], protocol: h2c, timeouts: {first_byte: 100ms}}}
+routes: {all: {match: /a/*, service: a}, dead: {match: /dead, service: dead}, slow: {match: /slow, service: slow}, one: {match: GET /one, respond: 204}}
+`, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+		}
+	}))
+	client := over2(t)
+	f := func(method, target string, status int, kind string, change ...func(*http.Request)) {
+		t.Helper()
+		r, err := http.NewRequest(method, "http://"+g.address+target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range change {
+			c(r)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Errorf("%s %s: %v", method, target, err)
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != status || !strings.Contains(string(body), kind) {
+			t.Errorf("%s %s: %d %q, %v, want %d %s", method, target, resp.StatusCode, body, err, status, kind)
+		}
+	}
+	many := func(r *http.Request) {
+		for i := range 30 {
+			r.Header.Set(fmt.Sprintf("X-%d", i), "y")
+		}
+	}
+	f("GET", "/nothing", 404, "no_route")
+	f("GET", "/one", 204, "")
+	f("POST", "/one", 405, "method_not_allowed")
+	f("GET", "/a/", 400, "bad_request", func(r *http.Request) { r.URL.Opaque = "/a/%zz" })
+	f("GET", "/a/", 400, "bad_request", func(r *http.Request) { r.URL.Opaque = "/a/../../b" })
+	f("GET", "/a/", 431, "headers_too_large", many)
+	f("TRACE", "/a/", 405, "method_not_allowed")
+	f("POST", "/a/", 413, "too_large", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(io.LimitReader(endless{}, 20000)), 20000 })
+	f("POST", "/a/", 413, "too_large", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(io.LimitReader(endless{}, 20000)), -1 })
+	f("GET", "/dead", 502, "connect_failed")
+	f("GET", "/slow", 504, "upstream_timeout")
+	f("GET", "/a/", 200, "")
+}
+
+// A client that gives a stream up ends what is done for it, whatever the endpoint speaks; an endpoint that gives up ends the client's.
+func TestHTTP2Resets(t *testing.T) {
+	t.Parallel()
+	began, ended := make(chan struct{}, 10), make(chan struct{}, 10)
+	each(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/waits":
+			began <- struct{}{}
+			<-r.Context().Done()
+			ended <- struct{}{}
+		case "/streams":
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			began <- struct{}{}
+			<-r.Context().Done()
+			ended <- struct{}{}
+		case "/breaks":
+			fmt.Fprint(w, "half")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	}, func(t *testing.T, g *gate, client *http.Client, from, to string) {
+		resp, err := client.Get("http://" + g.address + "/breaks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); err == nil && resp.StatusCode != 502 {
+			t.Errorf("a broken answer looks whole: %q", body)
+		}
+		resp.Body.Close()
+		if from == "HTTP/1.1" {
+			return // a client of HTTP/1 that leaves is noticed when something is sent to it
+		}
+		for _, path := range []string{"/waits", "/streams"} {
+			ctx, cancel := context.WithCancel(context.Background())
+			r, err := http.NewRequestWithContext(ctx, "GET", "http://"+g.address+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if resp, err := client.Do(r); err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}()
+			<-began
+			cancel()
+			<-done
+			select {
+			case <-ended:
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s: the endpoint is not told", path)
+			}
+		}
+		g.afterwards = append(g.afterwards, func(log string) {
+			if n := strings.Count(log, `"fault":"client_gone"`); n != 2 {
+				t.Errorf("%d records of clients that left, want 2", n)
+			}
+		})
+	})
+}
+
+// An upload that the endpoint does not want ends with the answer, and the connection serves on.
+func TestHTTP2EarlyAnswer(t *testing.T) {
+	t.Parallel()
+	each(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		fmt.Fprint(w, "no")
+	}, func(t *testing.T, g *gate, client *http.Client, from, to string) {
+		if from == "HTTP/1.1" {
+			return // as ever
+		}
+		for range 3 {
+			r, w := io.Pipe()
+			go func() { // ends when the body is closed
+				for {
+					if _, err := w.Write(make([]byte, 10000)); err != nil {
+						return
+					}
+				}
+			}()
+			resp, err := client.Post("http://"+g.address+"/", "text/plain", r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "no" || resp.StatusCode != 403 {
+				t.Errorf("%d %q, %v", resp.StatusCode, body, err)
+			}
+			resp.Body.Close()
+			r.Close()
+		}
+	})
+}
+
+// While the door drains, requests that run are answered, and the connection ends.
+func TestHTTP2Drain(t *testing.T) {
+	t.Parallel()
+	began, release := make(chan struct{}, 10), make(chan struct{})
+	g := open(t, simple2, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) {
+		began <- struct{}{}
+		<-release
+		fmt.Fprint(w, "late")
+	}))
+	client := over2(t)
+	got := make(chan string, 5)
+	for range 5 {
+		go func() {
+			resp, err := client.Get("http://" + g.address + "/")
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			got <- resp.Status + " " + string(body)
+		}()
+	}
+	for range 5 {
+		<-began
+	}
+	drained := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	wait := g.door.Retire("web")
+	go func() { drained <- wait(ctx) }()
+	close(release)
+	for range 5 {
+		if s := <-got; s != "200 OK late" {
+			t.Error(s)
+		}
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+// A drain whose time is over tells the clients of requests that wait, and ends.
+func TestHTTP2DrainInVain(t *testing.T) {
+	t.Parallel()
+	began := make(chan struct{}, 1)
+	g := open(t, simple2, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) {
+		began <- struct{}{}
+		<-r.Context().Done()
+	}))
+	client := over2(t)
+	got := make(chan int, 1)
+	go func() {
+		resp, err := client.Get("http://" + g.address + "/")
+		if err != nil {
+			got <- 0
+			return
+		}
+		resp.Body.Close()
+		got <- resp.StatusCode
+	}()
+	<-began
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = g.door.Drain(ctx, "web")
+	if status := <-got; status != 503 {
+		t.Errorf("%d", status)
+	}
+}
+
+func TestHTTP2Off(t *testing.T) {
+	t.Parallel()
+	g := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", limits: {http2: {streams: 0}}`, 1), "A", endpoint(t, echo))
+	if resp, err := over2(t).Get("http://" + g.address + "/"); err == nil {
+		t.Errorf("answered: %v", resp)
+	}
+	c, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	if answer, _ := io.ReadAll(c); !strings.HasPrefix(string(answer), "HTTP/1.1 505 ") {
+		t.Errorf("%q", answer)
+	}
+}
+
+// A client that ignores our settings is told that its head is too large.
+func TestHTTP2LongHeads(t *testing.T) {
+	t.Parallel()
+	g := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", limits: {header_bytes: 4KiB}`, 1), "A", endpoint(t, echo))
+	c, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	framer := http2.NewFramer(c, c)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	fmt.Fprint(c, http2.ClientPreface)
+	_ = framer.WriteSettings()
+	f := func(stream uint32, path, value, want string) {
+		t.Helper()
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", path}, {"x", value}} {
+			_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1], Sensitive: true})
+		}
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("stream %d: %v", stream, err)
+			}
+			if head, ok := frame.(*http2.MetaHeadersFrame); ok {
+				if got := head.PseudoValue("status"); got != want || head.StreamID != stream {
+					t.Errorf("stream %d: %s, want %s", head.StreamID, got, want)
+				}
+				return
+			}
+		}
+	}
+	f(1, "/", strings.Repeat("y", 4500), "431")
+	f(3, "/"+strings.Repeat("y", 4500), "z", "414")
+	f(5, "/", "z", "200")
 }

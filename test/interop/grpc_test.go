@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/grpclog"
 	grpcinterop "google.golang.org/grpc/interop"
-	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -42,14 +41,14 @@ func TestMain(m *testing.M) {
 }
 
 // serveCalls serves the interoperability service of grpc-go.
-func serveCalls(t *testing.T, service testgrpc.TestServiceServer, options ...grpc.ServerOption) string {
+func serveCalls(t *testing.T, service testpb.TestServiceServer, options ...grpc.ServerOption) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := grpc.NewServer(options...)
-	testgrpc.RegisterTestServiceServer(s, service)
+	testpb.RegisterTestServiceServer(s, service)
 	go func() { _ = s.Serve(ln) }() // ends with Stop
 	t.Cleanup(s.Stop)
 	return ln.Addr().String()
@@ -101,7 +100,7 @@ func TestCalls(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { cc.Close() })
-				client := testgrpc.NewTestServiceClient(cc)
+				client := testpb.NewTestServiceClient(cc)
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				f := func(name string, run func()) {
@@ -124,7 +123,7 @@ func TestCalls(t *testing.T) {
 				f("custom_metadata", func() { grpcinterop.DoCustomMetadata(ctx, client) })
 				f("status_code_and_message", func() { grpcinterop.DoStatusCodeAndMessage(ctx, client) })
 				f("special_status_message", func() { grpcinterop.DoSpecialStatusMessage(ctx, client) })
-				f("unimplemented_service", func() { grpcinterop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(cc)) })
+				f("unimplemented_service", func() { grpcinterop.DoUnimplementedService(ctx, testpb.NewUnimplementedServiceClient(cc)) })
 				f("unimplemented_method", func() { grpcinterop.DoUnimplementedMethod(ctx, cc) })
 			})
 		}
@@ -146,7 +145,7 @@ func (r renamed) Clone() credentials.TransportCredentials {
 
 // watched is a service that tells what becomes of its calls.
 type watched struct {
-	testgrpc.UnimplementedTestServiceServer
+	testpb.UnimplementedTestServiceServer
 	began chan struct{}
 	ended chan error
 	cut   chan struct{}
@@ -161,7 +160,7 @@ func (s *watched) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*test
 }
 
 // FullDuplexCall answers once and then lasts until the call is cancelled.
-func (s *watched) FullDuplexCall(stream testgrpc.TestService_FullDuplexCallServer) error {
+func (s *watched) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {
 	if err := stream.Send(&testpb.StreamingOutputCallResponse{Payload: &testpb.Payload{Body: []byte("hello")}}); err != nil {
 		return err
 	}
@@ -171,12 +170,12 @@ func (s *watched) FullDuplexCall(stream testgrpc.TestService_FullDuplexCallServe
 }
 
 // StreamingInputCall ends at once with an error, although the client goes on.
-func (s *watched) StreamingInputCall(testgrpc.TestService_StreamingInputCallServer) error {
+func (s *watched) StreamingInputCall(testpb.TestService_StreamingInputCallServer) error {
 	return status.Error(codes.FailedPrecondition, "100% no")
 }
 
 // StreamingOutputCall loses its connection half way.
-func (s *watched) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, stream testgrpc.TestService_StreamingOutputCallServer) error {
+func (s *watched) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, stream testpb.TestService_StreamingOutputCallServer) error {
 	if err := stream.Send(&testpb.StreamingOutputCallResponse{}); err != nil {
 		return err
 	}
@@ -195,7 +194,7 @@ func TestCallsThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := grpc.NewServer()
-	testgrpc.RegisterTestServiceServer(broken, breaking)
+	testpb.RegisterTestServiceServer(broken, breaking)
 	go func() { _ = broken.Serve(ln) }() // ends with Stop
 	t.Cleanup(broken.Stop)
 	addresses := start(t, fmt.Sprintf(`
@@ -214,13 +213,13 @@ routes:
   slow: {match: slow.example/*, service: calls, policies: [{rate_limit: 1/h}], timeout: 1s}
 access_log: none
 `, endpoint, ln.Addr().String(), testenv.FreeAddress(t)))
-	client := func(host string) testgrpc.TestServiceClient {
+	client := func(host string) testpb.TestServiceClient {
 		cc, err := grpc.NewClient(addresses["web"], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(host+".example"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { cc.Close() })
-		return testgrpc.NewTestServiceClient(cc)
+		return testpb.NewTestServiceClient(cc)
 	}
 	f := func(what string, err error, code codes.Code, words string) {
 		t.Helper()
@@ -337,7 +336,7 @@ services: {calls: {endpoints: [%q], protocol: grpc}}
 routes: {calls: {match: /*, service: calls}}
 access_log: none
 `, serveCalls(t, grpcinterop.NewTestServer(), grpc.MaxRecvMsgSize(32<<20))))
-	client := testgrpc.NewTestServiceClient(dial(t, addresses["web"], insecure.NewCredentials()))
+	client := testpb.NewTestServiceClient(dial(t, addresses["web"], insecure.NewCredentials()))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	binary := string([]byte{0, 1, 2, 255, '\n'})

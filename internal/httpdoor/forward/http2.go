@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -120,15 +121,21 @@ func (c *Conn) writeBefore() {
 	}
 }
 
+// openStream sends the beginning of a request. An endpoint that answers before it has read everything may end the stream under
+// the write (RFC 9113, 8.1); whether there is an answer shows in the read.
 func (c *Conn) openStream(o Opening) error {
 	if err := c.stream.Head(o.Head, !o.More && len(o.Whole) == 0); err != nil {
 		return err
 	}
 	if o.More {
-		return c.stream.Flush()
+		_ = c.stream.Flush()
+		return nil
 	}
 	c.writeBefore()
-	return c.stream.End(o.Whole, nil)
+	if err := c.stream.End(o.Whole, nil); errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 func (c *Conn) endStream(trailers []h1.Field) error {
