@@ -203,6 +203,7 @@ func (p *Pool) Give(c *Conn) {
 	p.mu.Lock()
 	if p.closed || c.expired(poll.Now(), p.limits) {
 		p.mu.Unlock()
+		_ = c.tell()
 		c.sayQuit()
 		p.Drop(c)
 		return
@@ -319,7 +320,11 @@ func (p *Pool) Tidy() {
 	clear(p.idle[len(kept):])
 	p.idle = kept
 	p.mu.Unlock()
+	answers := true // one wait for an instance that does not answer is enough
 	for _, c := range over {
+		if answers && c.Alive() {
+			answers = c.tell() == nil
+		}
 		c.sayQuit()
 		p.Drop(c)
 	}
@@ -451,18 +456,10 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 	}
 	var sets []byte
 	mine := c.has(insert)
-	if !mine && c.insert.owed {
-		row, ok, err := c.Row("SELECT LAST_INSERT_ID()", 1)
-		if err != nil {
+	if !mine {
+		if err := c.tell(); err != nil {
 			return err
 		}
-		value, bad := uint64(0), !ok
-		if ok {
-			value, err = strconv.ParseUint(string(row[0]), 10, 64)
-			bad = err != nil
-		}
-		c.insert.of.settle(c.insert.stamp, value, bad)
-		c.insert.owed = false
 	}
 	if vars != nil && c.Vars != vars {
 		sets = c.Vars.appendSets(sets, vars)
@@ -508,6 +505,25 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 		}
 		c.Schema = schema
 	}
+	return nil
+}
+
+// tell reads the LAST_INSERT_ID() of the session that made it here, if it does not know it yet. An error means that the connection is of no more use.
+func (c *Conn) tell() error {
+	if !c.insert.owed {
+		return nil
+	}
+	row, ok, err := c.Row("SELECT LAST_INSERT_ID()", 1)
+	if err != nil {
+		return err
+	}
+	var value uint64
+	if ok {
+		value, err = strconv.ParseUint(string(row[0]), 10, 64)
+		ok = err == nil
+	}
+	c.insert.of.settle(c.insert.stamp, value, !ok)
+	c.insert.owed = false
 	return nil
 }
 
