@@ -666,8 +666,8 @@ func TestClient(t *testing.T) {
 		p.head(1, false, ":status", "200", "a", "b")
 		_ = p.WriteData(1, false, []byte("hello"))
 		p.head(1, true, "grpc-status", "0")
-	}, text("HTTP/1.1 103 \r\nlink: b\r\n\r\nHTTP/1.1 200 \r\na: b\r\n\r\nhello", 1))
-	f("head only", func(p *peer) { p.head(1, true, ":status", "404", "grpc-status", "0") }, text("HTTP/1.1 404 \r\ngrpc-status: 0\r\n\r\n", 0))
+	}, text("HTTP/1.1 103 Early Hints\r\nlink: b\r\n\r\nHTTP/1.1 200 OK\r\na: b\r\n\r\nhello", 1))
+	f("head only", func(p *peer) { p.head(1, true, ":status", "404", "grpc-status", "0") }, text("HTTP/1.1 404 Not Found\r\ngrpc-status: 0\r\n\r\n", 0))
 	f("refused", func(p *peer) { _ = p.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, fails(RefusedStream, true, true))
 	f("reset", func(p *peer) { _ = p.WriteRSTStream(1, http2.ErrCodeInternal) }, fails(InternalError, true, false))
 	f("not seen by a server that leaves", func(p *peer) { _ = p.WriteGoAway(0, http2.ErrCodeNo, nil) }, fails(NoError, true, true))
@@ -675,7 +675,7 @@ func TestClient(t *testing.T) {
 		_ = p.WriteGoAway(1, http2.ErrCodeNo, nil)
 		p.head(1, true, ":status", "204")
 	}, func(t *testing.T, c *Conn, s *Stream) {
-		text("HTTP/1.1 204 \r\n\r\n", 0)(t, c, s)
+		text("HTTP/1.1 204 No Content\r\n\r\n", 0)(t, c, s)
 		if c.Usable() || c.Reserve(10) != nil {
 			t.Error("a connection that the server leaves takes streams")
 		}

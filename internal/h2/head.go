@@ -3,6 +3,7 @@ package h2
 import (
 	"bytes"
 	"encoding/binary"
+	"strconv"
 	"strings"
 	"time"
 
@@ -356,13 +357,12 @@ func (c *Conn) startText() {
 	}
 	b.started = true
 	if b.kind == blockResponse {
-		if len(b.status) != 3 {
+		status, err := strconv.Atoi(b.status)
+		if len(b.status) != 3 || err != nil || status < 100 {
 			b.bad = "no status"
 			return
 		}
-		b.text = append(b.text, "HTTP/1.1 "...)
-		b.text = append(b.text, b.status...)
-		b.text = append(b.text, " \r\n"...)
+		b.text = h1.AppendStatusLine(b.text, status) // with a reason: some clients of HTTP/1 cannot do without
 		return
 	}
 	switch {
