@@ -52,7 +52,7 @@ func moody(c net.Conn, r *bufio.Reader) {
 			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
 		case 8: // takes its time in the middle of the body
 			io.CopyN(io.Discard, q.Body, 1000)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // slow on purpose
 		case 9: // hints first
 			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
 		}
@@ -217,7 +217,7 @@ func TestDrainUnderTraffic(t *testing.T) {
 						return
 					}
 					if random.IntN(4) == 0 {
-						time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond)
+						time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond) // a client that takes its time
 					}
 				}
 			})

@@ -341,12 +341,12 @@ func TestMemoryOfSlowUploads(t *testing.T) {
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
 	}
 	for range 3 {
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // trickled on purpose: each piece is to be read alone
 		for _, c := range conns {
 			c.send("1\r\na\r\n")
 		}
 	}
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // as above
 	runtime.ReadMemStats(&after)
 	if each := (after.TotalAlloc - before.TotalAlloc) / clients; each > 100<<10 {
 		t.Errorf("%d KiB for each slow upload", each>>10)
@@ -409,7 +409,7 @@ func TestUnannouncedCloseBeforeAPost(t *testing.T) {
 		}
 		io.Copy(io.Discard, q.Body)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		time.Sleep(100 * time.Microsecond)
+		time.Sleep(100 * time.Microsecond) // closes when the gate has just put the connection back, unannounced
 		c.Close()
 		closing <- c
 	}))
