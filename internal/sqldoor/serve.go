@@ -77,6 +77,16 @@ func (s *session) one() (goOn bool) {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
 		st.judgement = s.judge(text, st.whole)
+		if s.pins.has(pinUnread) && st.Kind != scan.ShowDiagnostics {
+			if asks(st.Effects) || !st.whole {
+				st.Effects |= scan.UnknownEffect // it was read by settings that may have changed
+			} else if err := s.read(); err != nil {
+				s.logFault("ask for settings", err)
+				return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
+			} else {
+				st.judgement = s.judge(text, true)
+			}
+		}
 		switch {
 		case st.command == mysql.ComStmtPrepare && (st.Kind == scan.Use || st.Kind == scan.Kill || st.Kind == scan.ShowMenshen || st.Kind == scan.ShowProcesses || st.Effects.Has(scan.ChangesSchema)):
 			return s.discard() && s.refuse(errorPrepared)

@@ -281,8 +281,7 @@ func (s *session) ensure() error {
 		l = s.link
 	}
 	if s.pins.has(pinUnread) && !asks(s.st.Effects) {
-		s.unpin(pinUnread)
-		if err := s.reread(); err != nil {
+		if err := s.read(); err != nil {
 			return err
 		}
 	}
@@ -444,6 +443,15 @@ func (s *session) adopt(schema string, needInsert bool) error {
 		return errors.Join(err, errEnd)
 	}
 	return err
+}
+
+// read ends pinUnread: it learns the settings that a SET with warnings or errors has left.
+func (s *session) read() error {
+	s.unpin(pinUnread)
+	if s.link == nil {
+		return nil
+	}
+	return s.reread()
 }
 
 // reread learns the settings after a SET. When they are not to be known, the session keeps its connection.

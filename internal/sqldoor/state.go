@@ -43,7 +43,7 @@ func (s *session) judge(text []byte, whole bool) (j judgement) {
 		return j
 	}
 	all := text
-	j.spends = j.Effects.Has(scan.ReleasesConnection) || j.Effects.Has(scan.CommitsImplicitly) && contains(text[:min(len(text), 200)], "database", "schema")
+	j.spends = j.Effects.Has(scan.ReleasesConnection) || j.Effects.Has(scan.CommitsImplicitly) && contains(text, "database", "schema")
 	if j.Statements > 1 {
 		if text = s.onlyOne(all); text == nil {
 			s.judgeMany(all, &j)
@@ -106,6 +106,12 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 			j.refusal = &errorShowMore
 		case scan.Savepoint:
 			j.set.pins |= 1 << pinSavepoint
+		case scan.XA:
+			if !one.Effects.Has(scan.AsksInstance) { // XA RECOVER
+				j.set.pins |= 1 << pinXA
+			}
+		case scan.SetRole:
+			j.set.pins |= 1 << pinRole
 		case scan.Set:
 			set := s.judgeSet(text[at:at+end], one.Effects)
 			j.set.pins |= set.pins

@@ -212,7 +212,7 @@ func (r *reader) definition() {
 	// A definition may hold a query (CREATE TABLE ... SELECT) and routines' bodies; what is in a body is not run now. User variables, functions and locks of the query
 	// are: look for them, but not for calls, which columns and types look like.
 	for r.tok.Kind != End && r.tok.Kind != Bad {
-		if r.tok.Kind == Word && r.word == wSelect {
+		if r.tok.Kind == Word && (r.word == wSelect || r.word == wValues && r.aheadIs('(')) {
 			r.expressions(-1)
 			return
 		}
