@@ -78,6 +78,7 @@ type Conn struct {
 	statements []*Statement // prepared
 	uses       uint64       // counts their uses
 	insert     claim        // whose LAST_INSERT_ID() it has
+	pool       *Pool        // that it is of
 }
 
 // messageMax bounds each message of the sign-in.

@@ -103,8 +103,11 @@ func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
 		p.mu.Unlock()
 		return nil, nil
 	}
-	if c, ok := p.replace(&want); ok {
+	if c, old, ok := p.replace(&want); ok {
 		p.mu.Unlock()
+		if old != nil {
+			old.retire()
+		}
 		return c, nil
 	}
 	w := &waiter{want: want, got: make(chan taken, 1)}
@@ -166,18 +169,17 @@ func (p *Pool) take(i int) *Conn {
 	return c
 }
 
-// replace gives a connection that find held back, or closes the oldest idle one of another kind so that a new one can be opened. p.mu is held.
-func (p *Pool) replace(want *Want) (*Conn, bool) {
+// replace gives a connection that find held back, or old, the oldest idle one of another kind, for the caller to close and have its place. p.mu is held.
+func (p *Pool) replace(want *Want) (c, old *Conn, ok bool) {
 	for i, c := range p.idle {
 		if c.usable(want) {
-			return p.take(i), true
+			return p.take(i), nil, true
 		}
 	}
 	if len(p.idle) == 0 {
-		return nil, false
+		return nil, nil, false
 	}
-	p.take(0).leave() // its place is the caller's
-	return nil, true
+	return nil, p.take(0), true
 }
 
 // usable says whether a session can use the connection at all.
@@ -203,24 +205,24 @@ func (p *Pool) Give(c *Conn) {
 	p.mu.Lock()
 	if p.closed || c.expired(poll.Now(), p.limits) {
 		p.mu.Unlock()
-		_ = c.tell()
-		c.sayQuit()
-		p.Drop(c)
+		c.retire()
+		p.Drop(nil)
 		return
 	}
-	defer p.mu.Unlock()
 	// Those who wait have waited longest first; the connection may be of a kind that the first one cannot use.
 	if len(p.waiting) > 0 {
 		w := p.waiting[0]
 		p.waiting = p.waiting[1:]
+		p.mu.Unlock()
 		if !c.usable(&w.want) {
-			c.leave()
+			c.retire()
 			c = nil
 		}
 		w.got <- taken{c}
 		return
 	}
 	p.idle = append(p.idle, c)
+	p.mu.Unlock()
 }
 
 // Drop closes a connection and frees its place; nil is a permission that was not used.
@@ -280,7 +282,7 @@ func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want)
 		p.Drop(nil)
 		return nil, err
 	}
-	c.Key, c.Schema = want.Key, want.Schema
+	c.Key, c.Schema, c.pool = want.Key, want.Schema, p
 	c.Opened = poll.Now()
 	c.Used = c.Opened
 	if err := p.learnVars(c); err != nil {
@@ -340,9 +342,11 @@ func (c *Conn) discard() {
 	_ = c.Close()
 }
 
-// leave is discard for a connection that is idle.
-func (c *Conn) leave() {
-	c.sayQuit()
+// retire is discard for a connection that is idle and well: it says first whose LAST_INSERT_ID() it has.
+func (c *Conn) retire() {
+	if c.tell() == nil {
+		c.sayQuit()
+	}
 	c.discard()
 }
 
@@ -361,6 +365,8 @@ type Insert struct {
 	stamp uint64        // counts the values
 	known bool          // value is the current one
 	lost  bool          // the connection that had it is gone
+	doubt bool          // the value before was lost, so 0 means that the last statement made none, and it is still lost
+	at    *Conn         // that has it when it is neither known nor lost
 	value uint64        // see known
 	told  chan struct{} // closed when it becomes known or lost; nil while nobody waits
 }
@@ -377,7 +383,8 @@ func (c *Conn) Made(i *Insert) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stamp++
-	i.known, i.lost = false, false
+	i.doubt = i.lost || i.doubt && !i.known
+	i.known, i.lost, i.at = false, false, c
 	c.insert = claim{i, i.stamp, true}
 }
 
@@ -387,7 +394,8 @@ func (i *Insert) settle(stamp, value uint64, lost bool) {
 	if i.stamp != stamp {
 		return // there is a newer one
 	}
-	i.known, i.lost, i.value = !lost, lost, value
+	lost = lost || i.doubt && value == 0
+	i.known, i.lost, i.value, i.at = !lost, lost, value, nil
 	if i.told != nil {
 		close(i.told)
 		i.told = nil
@@ -401,18 +409,56 @@ func (c *Conn) lose() {
 	c.insert = claim{}
 }
 
-// wait gives the value, waiting for the session that has the connection to tell it if need is set. ok is false when it is lost or not to be known.
-func (i *Insert) wait(dead <-chan struct{}, need bool) (value uint64, ok bool) {
+// tell reads the LAST_INSERT_ID() of the session that it is of, if that does not know it yet. After an error the connection is of no more use.
+func (c *Conn) tell() error {
+	if !c.insert.owed {
+		return nil
+	}
+	row, ok, err := c.Row("SELECT LAST_INSERT_ID()", 1)
+	if err != nil {
+		return err
+	}
+	value, bad := uint64(0), !ok
+	if ok {
+		value, err = strconv.ParseUint(string(row[0]), 10, 64)
+		bad = err != nil
+	}
+	c.insert.of.settle(c.insert.stamp, value, bad)
+	c.insert.owed = false
+	return nil
+}
+
+// tell has a connection tell if it is idle. One that is in use does when it changes hands.
+func (p *Pool) tell(c *Conn) {
+	p.mu.Lock()
+	for i := range p.idle {
+		if p.idle[i] == c {
+			p.take(i)
+			p.mu.Unlock()
+			if c.tell() != nil {
+				p.Drop(c)
+			} else {
+				p.Give(c)
+			}
+			return
+		}
+	}
+	p.mu.Unlock()
+}
+
+// wait gives the value, waiting for the session that has the connection to tell it. ok is false when it is lost.
+func (i *Insert) wait(dead <-chan struct{}) (value uint64, ok bool) {
 	i.mu.Lock()
-	if i.known || i.lost || !need || i.stamp == 0 {
+	if i.known || i.lost || i.stamp == 0 {
 		defer i.mu.Unlock()
-		return i.value, i.known || i.stamp == 0
+		return i.value, !i.lost
 	}
 	if i.told == nil {
 		i.told = make(chan struct{})
 	}
-	told := i.told
+	told, at := i.told, i.at
 	i.mu.Unlock()
+	at.pool.tell(at)
 	timer := time.NewTimer(ownTime * time.Second)
 	defer timer.Stop()
 	select {
@@ -422,7 +468,15 @@ func (i *Insert) wait(dead <-chan struct{}, need bool) (value uint64, ok bool) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.lost = !i.known // until it is told after all
 	return i.value, i.known
+}
+
+// doubtful says that the connection that has the value must be asked for it before the session can.
+func (i *Insert) doubtful() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.doubt && !i.known
 }
 
 // has says whether the connection has the session's current LAST_INSERT_ID(), or neither has any. i may be nil.
@@ -456,10 +510,13 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 	}
 	var sets []byte
 	mine := c.has(insert)
-	if !mine {
+	if !mine || needInsert && insert != nil && insert.doubtful() {
 		if err := c.tell(); err != nil {
 			return err
 		}
+	}
+	if mine && needInsert && insert != nil && insert.doubtful() {
+		return ErrForgotten
 	}
 	if vars != nil && c.Vars != vars {
 		sets = c.Vars.appendSets(sets, vars)
@@ -468,7 +525,7 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 	if !mine {
 		value, ok := uint64(0), true
 		if insert != nil {
-			value, ok = insert.wait(dead, needInsert)
+			value, ok = insert.wait(dead)
 			stamp = insert.stamp
 		}
 		if !ok && needInsert {
@@ -505,25 +562,6 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 		}
 		c.Schema = schema
 	}
-	return nil
-}
-
-// tell reads the LAST_INSERT_ID() of the session that made it here, if it does not know it yet. An error means that the connection is of no more use.
-func (c *Conn) tell() error {
-	if !c.insert.owed {
-		return nil
-	}
-	row, ok, err := c.Row("SELECT LAST_INSERT_ID()", 1)
-	if err != nil {
-		return err
-	}
-	var value uint64
-	if ok {
-		value, err = strconv.ParseUint(string(row[0]), 10, 64)
-		ok = err == nil
-	}
-	c.insert.of.settle(c.insert.stamp, value, !ok)
-	c.insert.owed = false
 	return nil
 }
 
