@@ -85,8 +85,8 @@ func TestBigBodies(t *testing.T) {
 	source := filepath.Join(n.Dir, "html", "big")
 	want := big(t, source, bigBytes)
 	got := filepath.Join(dir, "got")
-	for _, base := range []string{g.url("web", ""), "https://" + g.addresses["tls"]} {
-		if out := curl(t, "--cacert", ca, "-o", got, "-w", "%{http_code} %{size_download} %{http_version}", base+"/big"); out != fmt.Sprintf("200 %d 1.1", bigBytes) {
+	for base, version := range map[string]string{g.url("web", ""): "1.1", "https://" + g.addresses["tls"]: "2"} {
+		if out := curl(t, "--cacert", ca, "-o", got, "-w", "%{http_code} %{size_download} %{http_version}", base+"/big"); out != fmt.Sprintf("200 %d %s", bigBytes, version) {
 			t.Errorf("download: %s", out)
 		}
 		if digest(t, got) != want {
@@ -124,7 +124,8 @@ func TestCurl(t *testing.T) {
 	f("200 1.1 10240 1\n200 1.1 100 0\n", "--http1.0", "-H", "Connection: keep-alive", "-o", "/dev/null", "-o", "/dev/null", "-w", about, url("/10k"), url("/100"))
 	f("304 1.1 0 1\n404 1.1 0 0\n", "-o", "/dev/null", "-w", about, url("/status/304"), "--next", "-sS", "--noproxy", "*", "-o", "/dev/null", "-w", strings.Replace(about, "%{size_download}", "0", 1), url("/missing"))
 	f("206 1.1 10 1\n", "-r", "100-109", "-o", "/dev/null", "-w", about, url("/10k"))
-	f("200 1.1 100 1\n", "--cacert", ca, "-o", "/dev/null", "-w", about, "https://"+g.addresses["tls"]+"/100")
+	f("200 1.1 100 1\n", "--http1.1", "--cacert", ca, "-o", "/dev/null", "-w", about, "https://"+g.addresses["tls"]+"/100")
+	f("200 2 100 1\n", "--cacert", ca, "-o", "/dev/null", "-w", about, "https://"+g.addresses["tls"]+"/100")
 
 	// The endpoint sees one hop more and nothing of the first hop's own.
 	echo := curl(t, "-H", "Connection: close, X-Test", "-H", "X-Test: hop", "-H", "TE: trailers", "-H", "X-Request-Id: from-me", "-H", "Host: a.example", "-i", url("/echo/a%20b?q=1"))

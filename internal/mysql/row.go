@@ -5,6 +5,9 @@ const nullByte = 0xfb
 
 // DecodeRow reads a row of the text protocol with exactly that many columns: views, nil for NULL. It says false when it is none.
 func DecodeRow(payload []byte, columns int) (row [][]byte, ok bool) {
+	if columns < 0 {
+		return nil, false
+	}
 	r := reader{b: payload}
 	row = make([][]byte, 0, min(columns, len(payload)))
 	for range columns {
