@@ -88,6 +88,7 @@ listeners: {sql: {address: %q, protocol: mysql}}
 databases:
   bench:
     login: {user: bench, password: bench}
+    pool: {max_connections: 200}   # the fake server tells no settings, so its connections are not shared
     shards: {s0: {primary: %q}}
 consumers: {bench: {mysql: {password: bench}}}
 access_log: none
