@@ -32,6 +32,7 @@ var (
 	errorKillMore        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL together with other statements'"}
 	errorShowMore        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'SHOW PROCESSLIST or SHOW MENSHEN together with other statements'"}
 	errorSequence        = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'LASTVAL in a session that has not called NEXTVAL itself'"}
+	errorLastGTID        = mysql.Error{Code: 1105, State: "HY000", Message: "last_gtid is not known on connections that sessions share: set pool.share to session"}
 	errorForgotten       = mysql.Error{Code: 1105, State: "HY000", Message: "ROW_COUNT(), FOUND_ROWS() or the warnings of the last statement are not known any more, because its connection was needed by others: ask in the same transaction, or set pool.share to session. From now on this session keeps its connection"}
 	errorForgottenInsert = mysql.Error{Code: 1105, State: "HY000", Message: "LAST_INSERT_ID() is not known any more, because the connection of the insert was lost"}
 	errorLongData        = mysql.Error{Code: 1105, State: "HY000", Message: "A parameter's data could not be passed on: send it again"}

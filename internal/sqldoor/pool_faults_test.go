@@ -124,3 +124,24 @@ func TestLastInsertIDOutlivesItsConnection(t *testing.T) {
 		wantAnswer(t, c, "SELECT LAST_INSERT_ID()", id)
 	}
 }
+
+// What belongs to the connection, and cannot be told for a session, is refused where sessions share them.
+func TestLastGTIDIsRefusedOnSharedConnections(t *testing.T) {
+	db := mariadb(t, "--log-bin", "--server-id=7")
+	for share, refused := range map[string]bool{"transaction": true, "session": false} {
+		g := open(t, pooled(db.Addr, "share: "+share))
+		c := g.session(t)
+		if _, err := c.ExecContext(t.Context(), "INSERT INTO users (name) VALUES ('gtid')"); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"SELECT @@last_gtid", "SELECT 1, @@session.last_gtid", "SHOW VARIABLES LIKE 'last_gtid'"} {
+			rows, err := c.QueryContext(t.Context(), text)
+			if err == nil {
+				rows.Close()
+			}
+			if got := code(err); got != map[bool]int{true: 1105}[refused] {
+				t.Errorf("share: %s: %s: %v", share, text, err)
+			}
+		}
+	}
+}

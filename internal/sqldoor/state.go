@@ -42,6 +42,10 @@ func (s *session) judge(text []byte, whole bool) (j judgement) {
 		}
 		return j
 	}
+	if (j.Effects.Has(scan.ReadsVariables) || j.Kind == scan.Show) && contains(text, "last_gtid") && !s.pins.has(pinUnshared) {
+		j.refusal = &errorLastGTID // it belongs to whoever wrote last on the connection
+		return j
+	}
 	all := text
 	j.spends = j.Effects.Has(scan.ReleasesConnection) || j.Effects.Has(scan.CommitsImplicitly) && contains(text, "database", "schema")
 	if j.Statements > 1 {

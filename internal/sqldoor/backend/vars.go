@@ -20,7 +20,7 @@ type Variables struct {
 // The order is that in which differences are set: character_set_connection resets collation_connection, and max_join_size resets sql_big_selects.
 const (
 	variablesBoth = `autocommit=n sql_mode time_zone foreign_key_checks=n unique_checks=n group_concat_max_len=n sql_safe_updates=n sql_select_limit=n max_join_size=n
-sql_big_selects=n sql_auto_is_null=n sql_notes=n sql_warnings=n sql_quote_show_create=n sql_buffer_result=n wait_timeout=n interactive_timeout=n net_read_timeout=n
+sql_big_selects=n sql_notes=n sql_warnings=n sql_quote_show_create=n sql_buffer_result=n wait_timeout=n interactive_timeout=n net_read_timeout=n
 net_write_timeout=n lock_wait_timeout=n innodb_lock_wait_timeout=n lc_time_names lc_messages div_precision_increment=n default_week_format=n default_storage_engine
 completion_type low_priority_updates=n updatable_views_with_limit max_sort_length=n tmp_table_size=n max_heap_table_size=n sort_buffer_size=n join_buffer_size=n
 read_buffer_size=n read_rnd_buffer_size=n max_error_count=n auto_increment_increment=n auto_increment_offset=n big_tables=n optimizer_search_depth=n
