@@ -315,12 +315,12 @@ type Admin struct {
 // Log is Menshen's own log. The short form is the level.
 type Log struct {
 	Level  string `yaml:"level" short:"true" enum:"debug,info,warn,error" default:"info" doc:"The least severe level written."`
-	Format string `yaml:"format" enum:"json,text" default:"json" doc:"The form of a line."`
+	Format string `yaml:"format" enum:"json,text" default:"json" doc:"The form of a line. A change takes effect at the next start."`
 }
 
 // AccessLog is where access records go.
 type AccessLog struct {
-	To string `yaml:"to" short:"true" default:"stdout" form:"sink" doc:"stdout, stderr, none, or a file's path."`
+	To string `yaml:"to" short:"true" default:"stdout" form:"sink" doc:"stdout, stderr, none, or a file's path. A change takes effect at the next start."`
 }
 
 // Duration is a time span, written 250ms, 5s, 10m, 1h30m.
