@@ -52,6 +52,7 @@ type Checker struct {
 	report  func(Report)
 	task    atomic.Pointer[task]
 	changed chan struct{} // the settings changed: the current wait is of no use any more
+	soon    chan struct{} // see Soon
 }
 
 type task struct {
@@ -61,7 +62,7 @@ type task struct {
 
 // NewChecker makes a checker that calls report after each check, from the goroutine of Run. It does nothing until Run.
 func NewChecker(address string, probe Probe, settings Settings, report func(Report)) *Checker {
-	c := &Checker{address: address, report: report, changed: make(chan struct{}, 1)}
+	c := &Checker{address: address, report: report, changed: make(chan struct{}, 1), soon: make(chan struct{}, 1)}
 	c.task.Store(&task{probe: probe, settings: settings.withDefaults()})
 	return c
 }
@@ -75,6 +76,15 @@ func (c *Checker) Update(probe Probe, settings Settings) {
 		case c.changed <- struct{}{}:
 		default: // one wake-up is enough
 		}
+	}
+}
+
+// Soon makes the next check come at once, but not earlier than a tenth of the interval after the last one began: who asks
+// for it may be many. While a check runs, the next one follows it.
+func (c *Checker) Soon() {
+	select {
+	case c.soon <- struct{}{}:
+	default: // one is enough
 	}
 }
 
@@ -93,6 +103,9 @@ func (c *Checker) Run(ctx context.Context) {
 		case <-c.changed:
 			t = c.task.Load()
 			timer.Reset(time.Until(last.Add(jittered(t.settings.Interval))))
+			continue
+		case <-c.soon:
+			timer.Reset(max(time.Until(last.Add(t.settings.Interval/10)), 0))
 			continue
 		case <-timer.C:
 		}

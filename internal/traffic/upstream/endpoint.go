@@ -33,6 +33,9 @@ type Endpoint struct {
 	group   *group
 	retired atomic.Bool
 	out     atomic.Uint32 // bits above; 0 means available
+	class   atomic.Uint32 // of standing
+
+	standing atomic.Pointer[Standing] // nil: none was assigned
 
 	// Written by each lease. Requests for different endpoints share no counter but the round robin's cursor.
 	load     balance.Load
@@ -80,7 +83,7 @@ func (e *Endpoint) setOut(bit uint32, on bool) (changed bool) {
 	e.out.Store(now)
 	if old != now {
 		e.since = time.Now()
-		e.group.version.Add(1)
+		e.group.bump()
 	}
 	return old != now
 }

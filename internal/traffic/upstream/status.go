@@ -41,6 +41,9 @@ type EndpointStatus struct {
 	Requests  uint64 // leases that ended with a known outcome
 	Failures  uint64 // of these
 	Ejections uint64
+	Role      string        // of Standing; "" when none was assigned
+	Lag       time.Duration // of Standing
+	LagKnown  bool
 	Checks    uint64    // active checks that ended
 	LastCheck time.Time // zero without one
 }
@@ -85,7 +88,9 @@ func (s *Set) Status() SetStatus {
 func (e *Endpoint) Status() EndpointStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	standing := e.Standing()
 	return EndpointStatus{
+		Role: standing.Role, Lag: standing.Lag, LagKnown: standing.LagKnown,
 		Address: e.Address, Healthy: e.available(), Ejected: e.ejection != nil, Retired: e.Retired(),
 		Reason: e.reason(), Since: e.since,
 		Active: e.load.Active(), Latency: e.load.Latency(), Requests: e.requests.Load(), Failures: e.errors.Load(),
@@ -100,7 +105,9 @@ func (e *Endpoint) reason() string {
 	if out&outEjected != 0 {
 		reasons = append(reasons, e.ejectWhy)
 	}
-	if out&outUnhealthy != 0 || out == 0 {
+	if standing := e.Standing(); standing.Reason != "" {
+		reasons = append(reasons, standing.Reason)
+	} else if out&outUnhealthy != 0 || out == 0 {
 		reasons = append(reasons, e.checkReason())
 	}
 	return strings.Join(reasons, "; ")

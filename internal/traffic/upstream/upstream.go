@@ -94,20 +94,31 @@ type group struct {
 	current  atomic.Pointer[Set]
 	budget   budget
 
+	watching sync.Mutex    // guards the two below
+	watch    chan struct{} // closed at the next change; nil while nobody watches
+	shared   any           // see Set.Shared
+
 	panicking  atomic.Bool // of the current set; for the log
 	panicPicks atomic.Uint64
 	noEndpoint atomic.Uint64
 	limited    atomic.Uint64
 }
 
-// view is a Set at one version: the endpoints in rotation and a balancer over them.
+// view is a Set at one version.
 type view struct {
+	choice    // among all in rotation
 	version   uint64
+	available int  // endpoints that are well and have a weight
+	total     int  // endpoints that have a weight
+	panic     bool // health is ignored: endpoints holds all with a weight
+	// narrow are the choices among the endpoints of some classes, by their bits; nil when no endpoint has a class.
+	narrow []choice
+}
+
+// choice is endpoints and a balancer over them.
+type choice struct {
 	endpoints []*Endpoint // in the order of the balancer's candidates
 	balancer  *balance.Balancer
-	available int   // endpoints that are well and have a weight
-	total     int   // endpoints that have a weight
-	panic     bool  // health is ignored: endpoints holds all with a weight
 	none      error // why endpoints is empty
 }
 
@@ -115,6 +126,7 @@ type view struct {
 type Request struct {
 	Hash   uint64 // balance.Key of what the set is hashed on
 	Hashed bool   // Hash is set
+	Class  Class  // only an endpoint of one of these classes will do; 0 means any. Health is never ignored then
 	// Exclude is the endpoint of the attempt that failed. It is chosen again only when no other endpoint is in rotation.
 	Exclude *Endpoint
 	// Tried are the endpoints of still earlier attempts; they are avoided as long as there are others.
@@ -139,13 +151,23 @@ type Lease struct {
 // are have their MaxConnections.
 func (s *Set) Pick(p Request) (Lease, error) {
 	v := s.fresh()
-	if len(v.endpoints) == 0 {
+	c := v.of(p.Class)
+	if len(c.endpoints) == 0 {
+		if p.Class != 0 { // the view may be a moment old, and who waits for a class has just been told that it changed
+			if c = s.refresh().of(p.Class); len(c.endpoints) > 0 {
+				return s.pick(c, p)
+			}
+		}
 		s.group.noEndpoint.Add(1)
-		return Lease{}, &fault.Fault{Kind: fault.NoEndpoint, Public: "no endpoint is available", Cause: v.none, Unsent: true}
+		return Lease{}, &fault.Fault{Kind: fault.NoEndpoint, Public: "no endpoint is available", Cause: c.none, Unsent: true}
 	}
-	if v.panic {
+	if v.panic && p.Class == 0 {
 		s.group.panicPicks.Add(1)
 	}
+	return s.pick(c, p)
+}
+
+func (s *Set) pick(v *choice, p Request) (Lease, error) {
 	call := balance.Call{Random: rand.Uint64(), Hash: p.Hash, Hashed: p.Hashed}
 	if s.spec.Balance == balance.LeastLatency {
 		call.Now = s.group.registry.now()
@@ -178,7 +200,7 @@ func (s *Set) refuse() (Lease, error) {
 }
 
 // skip gives the places of the endpoints to avoid; none when nothing else would be left.
-func (v *view) skip(p Request) []int {
+func (v *choice) skip(p Request) []int {
 	var skip []int
 	for i, e := range v.endpoints {
 		avoid := e == p.Exclude
@@ -233,21 +255,50 @@ func (s *Set) rebuild() *view {
 		}
 	}
 	v.panic = v.total > 0 && float64(v.available) < s.spec.PanicThreshold*float64(v.total)
-	candidates := make([]balance.Candidate, 0, v.total)
+	classed := Class(0)
+	v.choice = s.choose(v.total, func(e *Endpoint) bool {
+		classed |= e.Class()
+		return v.panic || e.available()
+	})
+	if classed != 0 {
+		v.narrow = make([]choice, 1<<classes)
+		for c := Class(1); int(c) < len(v.narrow); c++ {
+			v.narrow[c] = s.choose(v.total, func(e *Endpoint) bool { return e.Class()&c != 0 && e.available() })
+		}
+	}
+	s.view.Store(v)
+	return v
+}
+
+// choose makes the choice among the endpoints that have a weight and for which in says true.
+func (s *Set) choose(most int, in func(*Endpoint) bool) (c choice) {
+	candidates := make([]balance.Candidate, 0, most)
 	for i := range s.members {
-		m := &s.members[i]
-		if m.weight > 0 && (v.panic || m.endpoint.available()) {
-			v.endpoints = append(v.endpoints, m.endpoint)
+		if m := &s.members[i]; m.weight > 0 && in(m.endpoint) {
+			c.endpoints = append(c.endpoints, m.endpoint)
 			candidates = append(candidates, balance.Candidate{Weight: m.weight, ID: m.endpoint.id, Load: &m.endpoint.load, Max: s.spec.MaxConnections})
 		}
 	}
 	if len(candidates) == 0 {
-		v.none = s.whyNone()
+		c.none = s.whyNone()
 	}
-	v.balancer = balance.New(s.spec.Balance, candidates, &s.group.cursor)
-	s.view.Store(v)
-	return v
+	c.balancer = balance.New(s.spec.Balance, candidates, &s.group.cursor)
+	return c
 }
+
+// of gives the choice among the endpoints of some classes.
+func (v *view) of(c Class) *choice {
+	switch {
+	case c == 0:
+		return &v.choice
+	case int(c) < len(v.narrow):
+		return &v.narrow[c]
+	}
+	return &nothing
+}
+
+// nothing is the choice when no endpoint has a class.
+var nothing choice
 
 // Done ends the lease and reports its outcome.
 func (l Lease) Done(o Outcome) {
