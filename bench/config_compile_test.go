@@ -46,12 +46,19 @@ func BenchmarkConfigCompile(b *testing.B) {
 
 // manyRoutes is a configuration as a company with many services has it: hosts with a few dozen routes each, of the usual kinds.
 func manyRoutes(n int) string {
+	return "listeners: {web: {address: \"127.0.0.1:0\"}}\nservices:\n" + servicesOf() + "routes:\n" + routesOf(n) + "access_log: none\n"
+}
+
+func servicesOf() string {
 	var b strings.Builder
-	b.WriteString("listeners: {web: {address: \"127.0.0.1:0\"}}\nservices:\n")
 	for i := range 100 {
 		fmt.Fprintf(&b, "  s%d: {endpoints: [127.0.0.1:%d, 127.0.0.1:%d]}\n", i, 20000+2*i, 20001+2*i)
 	}
-	b.WriteString("routes:\n")
+	return b.String()
+}
+
+func routesOf(n int) string {
+	var b strings.Builder
 	for i := range n {
 		host := fmt.Sprintf("h%d.example.com", i/40)
 		match := fmt.Sprintf("%s/api/v1/thing%d/*", host, i%40)
@@ -63,6 +70,5 @@ func manyRoutes(n int) string {
 		}
 		fmt.Fprintf(&b, "  r%d: {match: %q, service: s%d}\n", i, match, i%100)
 	}
-	b.WriteString("access_log: none\n")
 	return b.String()
 }

@@ -17,13 +17,17 @@ type loop struct {
 	// opened is called for accepted connections, input for what arrives; false closes the connection. The bytes are valid during the call only.
 	opened func(*peer)
 	input  func(p *peer, data []byte) bool
-	failed error // ends run
+	// discard says that what comes is only counted: input gets as many bytes of anything.
+	discard func(p *peer) bool
+	piece   []byte // what peers with more to send are sent, again and again
+	failed  error  // ends run
 }
 
 // peer is one connection. The state fields are for the owner of the loop.
 type peer struct {
 	fd    int
 	out   []byte // not yet taken by the kernel; never written to, so that it may be shared
+	more  int    // bytes of loop.piece that follow out
 	armed bool   // the loop waits for room to write
 
 	kept  []byte // input of an unfinished message
@@ -63,7 +67,11 @@ func (l *loop) send(p *peer, data []byte) bool {
 }
 
 func (l *loop) flush(p *peer) bool {
-	for len(p.out) > 0 {
+	for len(p.out) > 0 || p.more > 0 {
+		if len(p.out) == 0 {
+			p.out = l.piece[:min(p.more, len(l.piece))]
+			p.more -= len(p.out)
+		}
 		n, err := unix.Write(p.fd, p.out)
 		switch err {
 		case nil:
@@ -90,28 +98,33 @@ func (l *loop) flush(p *peer) bool {
 
 // serve accepts connections at an address and runs until failed is set.
 func (l *loop) serve(address string) error {
-	tcp, err := net.ResolveTCPAddr("tcp4", address)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())}); err != nil {
-		return fmt.Errorf("listen on %s: %w", address, err)
-	}
-	if err := unix.Listen(fd, 4096); err != nil {
-		return err
-	}
-	listener, err := l.add(fd)
+	listener, err := l.listen(address)
 	if err != nil {
 		return err
 	}
 	return l.run(listener, nil)
+}
+
+// listen opens a socket at an address.
+func (l *loop) listen(address string) (*peer, error) {
+	tcp, err := net.ResolveTCPAddr("tcp4", address)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())}); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return nil, err
+	}
+	return l.add(fd)
 }
 
 // run handles events until failed is set or over says so. listener may be nil.
@@ -151,11 +164,28 @@ func (l *loop) handle(p *peer, events uint32, buffer []byte) bool {
 	if events&^unix.EPOLLOUT == 0 {
 		return true
 	}
+	if l.discard != nil && l.discard(p) {
+		return l.drain(p, buffer)
+	}
 	n, err := unix.Read(p.fd, buffer)
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return true
 	}
 	return err == nil && n > 0 && l.input(p, buffer[:n])
+}
+
+// drain has the kernel throw away what came, up to a megabyte, which spares the client the copy.
+func (l *loop) drain(p *peer, buffer []byte) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(p.fd), 0, 1<<20, unix.MSG_TRUNC, 0, 0)
+	if errno == unix.EAGAIN || errno == unix.EINTR {
+		return true
+	}
+	for n := int(n); n > 0 && errno == 0; n -= len(buffer) {
+		if !l.input(p, buffer[:min(n, len(buffer))]) {
+			return false
+		}
+	}
+	return errno == 0 && n > 0
 }
 
 func (l *loop) accept(listener int) {

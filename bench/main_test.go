@@ -20,7 +20,7 @@ import (
 
 var (
 	flagRecord      = flag.Bool("record", false, "append the tables to results.md")
-	flagRounds      = flag.Int("rounds", 6, "visits to each subject, alternately in forward and backward order")
+	flagRounds      = flag.Int("rounds", 4, "visits to each subject, alternately in forward and backward order")
 	flagVisit       = flag.Duration("visit", 2*time.Second, "length of one visit")
 	flagConnections = flag.String("connections", "64,512", "connections of the http-proxy scenario")
 	flagBodies      = flag.String("bodies", "100,10k,1m", "bodies of the http-proxy scenario")
@@ -33,6 +33,9 @@ const roleVariable = "MENSHEN_BENCH_ROLE"
 // roles are the parts; arguments come after "--".
 var roles = map[string]func(arguments []string) error{
 	"origin":     runOrigin,
+	"relay":      runRelay,
+	"tls-client": runTLSClient,
+	"web-client": runWebClient,
 	"sql-server": runSQLServer,
 	"sql-client": runSQLClient,
 }

@@ -45,11 +45,17 @@ func surroundings(programs []string) string {
 			continue
 		}
 		option := "--version"
-		if name == "nginx" || name == "haproxy" || name == "wrk" {
+		switch name {
+		case "nginx", "haproxy", "wrk":
 			option = "-v"
+		case "caddy":
+			option = "version"
 		}
 		out, _ := exec.Command(path, option).CombinedOutput() // wrk exits with 1 after its version
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		if name == "caddy" { // it only says the number
+			first = "Caddy " + first
+		}
 		fmt.Fprintf(&b, "; %s", strings.TrimSpace(first))
 	}
 	return b.String() + "\n"

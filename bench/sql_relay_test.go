@@ -77,7 +77,7 @@ listen sql
 `, address, server))
 	p := testenv.Start(b, pinned(b, core, program, "-db", "-f", conf))
 	awaitAddress(b, p, address)
-	return subject{"haproxy tcp", address, p.PID}
+	return subject{name: "haproxy tcp", address: address, pid: p.PID}
 }
 
 func menshenSQL(b *testing.B, core int, g build, server string) subject {
@@ -94,7 +94,7 @@ consumers: {bench: {mysql: {password: bench}}}
 access_log: none
 log: {level: warn}
 `, address, server))
-	return subject{g.label, address, p.PID}
+	return subject{name: g.label, address: address, pid: p.PID}
 }
 
 // sqlVisit runs the client once; the clocks run only between its first and its last statement. Half of a visit's length is enough: nothing is set up.
