@@ -37,7 +37,8 @@ type session struct {
 	consumer     *identity.Consumer // nil before sign-in
 	capabilities mysql.Capability
 	collation    uint8
-	database     string // "" means none
+	nonce        [mysql.NonceLen]byte // the last one that the client was given
+	database     string               // "" means none
 	status       mysql.Status
 	unsure       bool // the last answer told no status
 

@@ -34,13 +34,21 @@ const rowsMax = 10000
 
 // table answers with rows of text.
 func (s *session) table(columns []string, rows [][]string) (goOn bool) {
+	return s.tableOf(mysql.Column{Type: mysql.TypeVarString, Collation: 45, Length: 4096}, columns, rows)
+}
+
+// unsigned is what CONNECTION_ID() is: clients make a number of it.
+var unsigned = mysql.Column{Type: mysql.TypeLongLong, Collation: 63, Length: 10, Flags: 1 | 32 | 128} // NOT NULL, UNSIGNED, BINARY
+
+// tableOf is table with columns of another type.
+func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (goOn bool) {
 	seq := s.st.message.Sequence
 	var out, payload []byte
 	add := func(p []byte) { out, seq = mysql.AppendPacket(out, seq, p) }
 	end := mysql.OK{Status: s.status}
 	add(mysql.AppendLenenc(nil, uint64(len(columns))))
 	for _, name := range columns {
-		c := mysql.Column{Name: []byte(name), Type: mysql.TypeVarString, Collation: 45, Length: 4096}
+		c.Name = []byte(name)
 		add(c.AppendTo(nil))
 	}
 	if !s.capabilities.Has(mysql.DeprecateEOF) {
@@ -83,7 +91,7 @@ func (s *session) local(text []byte) (answered, goOn bool) {
 	case scan.Select:
 		if text = bytes.TrimRight(bytes.TrimSpace(text), "; "); st.Effects.Has(scan.ReadsConnectionID) && bytes.EqualFold(text, connectionID) {
 			name := string(text[len("SELECT "):])
-			return true, s.discard() && s.table([]string{name}, [][]string{{strconv.Itoa(int(s.id))}})
+			return true, s.discard() && s.tableOf(unsigned, []string{name}, [][]string{{strconv.Itoa(int(s.id))}})
 		}
 	}
 	return false, false
