@@ -8,6 +8,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # program:package. A C compiler because the race detector links with it.
 wanted='nginx:nginx haproxy:haproxy mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client curl:curl wrk:wrk
   nghttp:nghttp2-client h2load:nghttp2-client
+  node:nodejs npm:npm php:php-cli mariadb_config:libmariadb-dev /usr/bin/python3:python3 sysbench:sysbench
   git:git gcc:gcc taskset:util-linux'
 
 programs= packages=
@@ -17,6 +18,9 @@ for pair in $wanted; do
     case " $packages " in *" ${pair#*:} "*) ;; *) packages="$packages ${pair#*:}" ;; esac
   fi
 done
+# Libraries, which have no program to look for. Debian's own python is the one that finds Debian's pymysql.
+php -m 2>/dev/null | grep -q mysqli || { programs="$programs mysqli" packages="$packages php-mysql"; }
+/usr/bin/python3 -c 'import pymysql' 2>/dev/null || { programs="$programs pymysql" packages="$packages python3-pymysql"; }
 case $packages in *gcc*) packages="$packages libc6-dev" ;; esac
 [ -n "$packages" ] || exit 0
 
