@@ -226,6 +226,9 @@ func (c *Config) namedFiles(more map[string]bool) []string {
 		for _, pair := range l.TLS.Certificates {
 			add(pair.Cert, pair.Key)
 		}
+		if a := l.TLS.ClientAuth; a != nil {
+			add(a.CA)
+		}
 	}
 	for _, s := range c.Services {
 		client(s.TLS)

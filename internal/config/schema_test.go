@@ -95,6 +95,8 @@ func TestSchemaRefusesEachMistake(t *testing.T) {
 	listener(`tls: {min_version: 1.1, cert: a, key: b}`)
 	listener(`tls: {}`)
 	listener(`tls: {cert: a}`)
+	listener(`tls: {cert: a, key: b, client_auth: {mode: optional}}`)
+	listener(`headers: {underscores: never}`)
 	route(`match: /a`)
 	route(`respond: 200`)
 	route(`match: a, respond: 200`)

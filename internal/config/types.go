@@ -46,7 +46,7 @@ type Listener struct {
 	DefaultDatabase string           `yaml:"default_database" doc:"mysql only: the database of a client that names none."`
 	Timeouts        ListenerTimeouts `yaml:"timeouts" doc:"How long a client may take for each step."`
 	Limits          ListenerLimits   `yaml:"limits" doc:"What one client, and all of them, may use."`
-	Forward         ForwardHeaders   `yaml:"headers" doc:"http only: which headers Menshen adds to requests and responses."`
+	Forward         ForwardHeaders   `yaml:"headers" doc:"http only: which headers Menshen adds to requests and responses, and which it does not let pass."`
 	DrainTimeout    Duration         `yaml:"drain_timeout" default:"30s" doc:"How long requests may finish after the listener closes."`
 }
 
@@ -57,6 +57,13 @@ type ListenerTLS struct {
 	Key          string        `yaml:"key" form:"file" doc:"PEM file with the private key."`
 	Certificates []Certificate `yaml:"certificates" doc:"More certificates, chosen by SNI."`
 	MinVersion   string        `yaml:"min_version" enum:"1.2,1.3" default:"1.2" doc:"The oldest TLS version accepted."`
+	ClientAuth   *ClientAuth   `yaml:"client_auth" doc:"Ask clients for a certificate: the PEM file of its authorities, or {ca, mode}. Off when absent."`
+}
+
+// ClientAuth asks the clients of a listener for a certificate. The short form is CA, which means that they must have one.
+type ClientAuth struct {
+	CA   string `yaml:"ca" short:"true" required:"true" form:"file" doc:"PEM file with the authorities that client certificates come from."`
+	Mode string `yaml:"mode" enum:"required,optional" default:"required" doc:"Whether a client without a certificate is turned away. One that is shown must be good either way."`
 }
 
 // Certificate is one certificate chain with its key, both PEM files.
@@ -100,9 +107,13 @@ type ForwardHeaders struct {
 	XForwarded   bool `yaml:"x_forwarded" default:"true" doc:"X-Forwarded-For, -Proto and -Host to the endpoint."`
 	Forwarded    bool `yaml:"forwarded" default:"false" doc:"Forwarded (RFC 7239) to the endpoint."`
 	Via          bool `yaml:"via" default:"false" doc:"Via (RFC 9110, 7.6.3) in both directions."`
+	ClientCert   bool `yaml:"client_cert" default:"true" doc:"Client-Cert (RFC 9440) to the endpoint: the client's certificate, on listeners with tls.client_auth. What clients send under this name never passes."`
+	ClientChain  bool `yaml:"client_cert_chain" default:"false" doc:"Client-Cert-Chain (RFC 9440) to the endpoint: the authorities between that certificate and those of tls.client_auth."`
 	RequestID    bool `yaml:"request_id" default:"true" doc:"X-Request-Id made or passed on, to the endpoint and the client."`
 	ResponseTime bool `yaml:"response_time" default:"true" doc:"X-Response-Time to the client: milliseconds inside the gateway and behind it."`
 	ServerTiming bool `yaml:"server_timing" default:"true" doc:"Server-Timing to the client: the endpoint's share."`
+
+	Underscores string `yaml:"underscores" enum:"safe,drop,refuse,allow" default:"safe" doc:"Request fields with an underscore in their name, which many servers take for a hyphen: safe drops those that could pass for a field that Menshen reads or writes (X_Forwarded_For, Content_Length), drop all of them, refuse answers 400, allow lets all pass."`
 }
 
 // ServiceRef names a service. Parse lifts a service written in place into Config.Services under the path where it

@@ -27,6 +27,7 @@ const (
 	Unauthenticated                // who are you?
 	Forbidden                      // you may not
 	Limited                        // too much of it
+	Misdirected                    // not on this connection: its TLS side belongs to other names, or lacks a certificate
 	NoEndpoint                     // no endpoint is left to try
 	ConnectFailed                  // the endpoint could not be reached
 	ConnectTimeout                 // it did not answer the connection attempt in time
@@ -38,7 +39,7 @@ const (
 
 var kindIDs = [...]string{"internal", "bad_request", "no_route", "method_not_allowed", "request_timeout", "too_large",
 	"target_too_long", "headers_too_large", "not_implemented", "unsupported_version", "unauthenticated", "forbidden",
-	"limited", "no_endpoint", "connect_failed", "connect_timeout", "upstream_timeout", "upstream_broken", "client_gone",
+	"limited", "misdirected", "no_endpoint", "connect_failed", "connect_timeout", "upstream_timeout", "upstream_broken", "client_gone",
 	"draining"}
 
 // String gives the kind's id, for example "connect_failed".
@@ -63,7 +64,7 @@ const (
 func (k Kind) Blame() Side {
 	switch k {
 	case BadRequest, NoRoute, MethodNotAllowed, RequestTimeout, TooLarge, TargetTooLong, HeadersTooLarge, NotImplemented,
-		UnsupportedVersion, Unauthenticated, Forbidden, Limited, ClientGone:
+		UnsupportedVersion, Unauthenticated, Forbidden, Limited, Misdirected, ClientGone:
 		return Client
 	case ConnectFailed, ConnectTimeout, UpstreamTimeout, UpstreamBroken:
 		return Upstream

@@ -1,6 +1,9 @@
 package h1
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // Known is the id of a field name that the gateway itself looks at, found while parsing.
 type Known uint8
@@ -50,6 +53,9 @@ const (
 	KnownRetryAfter
 	KnownXResponseTime
 	KnownServerTiming
+	KnownClientCert
+	KnownClientCertChain
+	KnownAlias // no name of its own: any of the others, with underscores for hyphens
 	knownEnd
 )
 
@@ -111,9 +117,12 @@ var known = [knownEnd]struct {
 	KnownRetryAfter:         {"retry-after", trailerDropped},
 	KnownXResponseTime:      {"x-response-time", 0},
 	KnownServerTiming:       {"server-timing", 0},
+	KnownClientCert:         {"client-cert", everyHop | trailerDropped},
+	KnownClientCertChain:    {"client-cert-chain", everyHop | trailerDropped},
+	KnownAlias:              {"", trailerDropped},
 }
 
-// String gives the name in lower case, "" for KnownNone.
+// String gives the name in lower case, "" for KnownNone and KnownAlias.
 func (k Known) String() string {
 	if k < knownEnd {
 		return known[k].name
@@ -126,7 +135,7 @@ const knownLength = 20 // longer names are not known
 // knownFirst has the first known name for a length and a first letter (its low five bits, which are the same in both
 // cases), knownNext the next one with the same. Never written after start.
 var knownFirst, knownNext = func() (first [knownLength][32]Known, next [knownEnd]Known) {
-	for k := KnownNone + 1; k < knownEnd; k++ {
+	for k := KnownNone + 1; k < KnownAlias; k++ {
 		slot := &first[len(known[k].name)][known[k].name[0]&31]
 		*slot, next[k] = k, *slot
 	}
@@ -138,12 +147,43 @@ func lookupKnown(name []byte) Known {
 	if len(name) == 0 || len(name) >= knownLength {
 		return KnownNone
 	}
-	for k := knownFirst[len(name)][name[0]&31]; k != KnownNone; k = knownNext[k] {
+	first := knownFirst[len(name)][name[0]&31]
+	for k := first; k != KnownNone; k = knownNext[k] {
 		if equalToken(name, known[k].name) {
 			return k
 		}
 	}
+	if first != KnownNone && bytes.IndexByte(name, '_') >= 0 {
+		return lookupAlias(name, first)
+	}
 	return KnownNone
+}
+
+// lookupAlias says whether name, with hyphens for its underscores, is one of the known names from first on.
+func lookupAlias(name []byte, first Known) Known {
+	for k := first; k != KnownNone; k = knownNext[k] {
+		if EqualName(name, known[k].name) {
+			return KnownAlias
+		}
+	}
+	return KnownNone
+}
+
+// EqualName compares the name of a field with one that has no underscores as servers do that take an underscore for a
+// hyphen: in any case.
+func EqualName(name []byte, other string) bool {
+	if len(name) != len(other) {
+		return false
+	}
+	for i, c := range name {
+		if c == '_' {
+			c = '-'
+		}
+		if lower(c) != lower(other[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // equalToken compares a token with a lower-case name of letters, digits and '-' of the same length. In a token, a byte
@@ -217,6 +257,7 @@ var (
 	errNoColon          = &Error{BadSyntax, "field line without a colon"}
 	errValueInvalid     = &Error{BadSyntax, "control character in a field value"}
 	errHeadTooLarge     = &Error{HeadTooLarge, "head exceeds its bound"}
+	errUnderscore       = &Error{BadSyntax, "underscore in a field name"}
 	errTooManyFields    = &Error{TooManyFields, "more fields than allowed"}
 	errHostTwice        = &Error{BadSyntax, "more than one Host"}
 	errUpgradeTwice     = &Error{BadSyntax, "more than one Upgrade"}
@@ -264,7 +305,7 @@ func (h *Head) pause(b []byte) { h.tried, h.parsed = len(b), len(b) }
 
 // parseFields parses the field lines from b[i:] to the end of the head. n is the index behind the empty line, or 0 when
 // b ends before it.
-func (h *Head) parseFields(b []byte, i, fieldsMax int) (n int, err *Error) {
+func (h *Head) parseFields(b []byte, i, fieldsMax int, underscores Underscores) (n int, err *Error) {
 	for i < len(b) {
 		if b[i] == '\r' {
 			if i+1 == len(b) {
@@ -285,6 +326,16 @@ func (h *Head) parseFields(b []byte, i, fieldsMax int) (n int, err *Error) {
 		i, err = parseLine(b, i, f)
 		if i == 0 {
 			return 0, err
+		}
+		if underscores == UnderscoresSafe {
+			if f.Known == KnownAlias {
+				continue
+			}
+		} else if underscores != UnderscoresAllow && bytes.IndexByte(f.Name, '_') >= 0 {
+			if underscores == UnderscoresRefuse {
+				return 0, errUnderscore
+			}
+			continue
 		}
 		h.Fields = h.Fields[:count+1]
 		if f.Known != KnownNone {

@@ -25,7 +25,21 @@ type Limits struct {
 	HeadBytes int // the whole head with its empty line, and an empty line before it; default 64 KiB
 	LineBytes int // the request line without its line end; default and at most HeadBytes
 	Fields    int // number of fields; default 128
+
+	Underscores Underscores // of a request
 }
+
+// Underscores says what becomes of request fields with an underscore in their name. Servers of the CGI kind (RFC 3875, 4.1.18)
+// cannot tell X_Forwarded_For from X-Forwarded-For, so one of them may be a lie about the other.
+type Underscores uint8
+
+// What becomes of them.
+const (
+	UnderscoresSafe   Underscores = iota // fields that would stand for a known name are dropped, as if they had not been sent
+	UnderscoresDrop                      // all of them are dropped
+	UnderscoresRefuse                    // they are an error
+	UnderscoresAllow                     // they are fields like others
+)
 
 // The defaults of Limits.
 const (

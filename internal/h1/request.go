@@ -96,7 +96,7 @@ func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 	if i == 0 {
 		return 0, err
 	}
-	n, err = r.parseFields(b, i, lim.Fields)
+	n, err = r.parseFields(b, i, lim.Fields, lim.Underscores)
 	if n == 0 {
 		return 0, err
 	}

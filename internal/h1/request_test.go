@@ -548,7 +548,7 @@ func TestErrorWords(t *testing.T) {
 
 func TestKnownNames(t *testing.T) {
 	t.Parallel()
-	for k := KnownNone + 1; k < knownEnd; k++ {
+	for k := KnownNone + 1; k < KnownAlias; k++ {
 		name := k.String()
 		if name == "" || name != strings.ToLower(name) {
 			t.Fatalf("known name %d is %q", k, name)
@@ -561,6 +561,13 @@ func TestKnownNames(t *testing.T) {
 		for _, other := range []string{name + "x", name[1:], name[:len(name)-1] + "_", bytesFlip(name)} {
 			if got := lookupKnown([]byte(other)); got == k {
 				t.Errorf("%s is %v", other, got)
+			}
+		}
+		if alias := strings.Replace(name, "-", "_", 1); alias != name {
+			for _, written := range []string{alias, strings.ToUpper(alias), strings.ReplaceAll(name, "-", "_")} {
+				if got := lookupKnown([]byte(written)); got != KnownAlias {
+					t.Errorf("%s is %v, not an alias", written, got)
+				}
 			}
 		}
 	}

@@ -66,7 +66,7 @@ func (r *Response) parse(b []byte, fieldsMax int, requestMethod []byte) (n int, 
 	if i == 0 {
 		return 0, err
 	}
-	n, err = r.parseFields(b, i, fieldsMax)
+	n, err = r.parseFields(b, i, fieldsMax, UnderscoresAllow)
 	if n == 0 {
 		return 0, err
 	}

@@ -27,6 +27,8 @@ func statusOf(k fault.Kind) int {
 		return 413
 	case fault.TargetTooLong:
 		return 414
+	case fault.Misdirected:
+		return 421
 	case fault.Limited:
 		return 429
 	case fault.HeadersTooLarge:
@@ -130,8 +132,11 @@ func (x *exchange) fail(f *fault.Fault) {
 		}
 		return
 	}
-	if f.Kind == fault.RequestTimeout || f.Kind == fault.BadRequest || f.Kind == fault.TooLarge {
-		x.keep = false // a client that sends such things is not trusted to frame its next request
+	switch f.Kind {
+	case fault.RequestTimeout, fault.BadRequest, fault.TooLarge: // a client that sends such things is not trusted to frame its next request
+		x.keep = false
+	case fault.Misdirected: // the next one is welcome on another connection
+		x.keep = false
 	}
 	var document [1024]byte
 	body := appendProblem(document[:0], status, f, x.requestID)

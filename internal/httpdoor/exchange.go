@@ -263,7 +263,7 @@ func plain(id []byte) bool {
 
 // hop is what the heads in both directions say of this hop.
 func (x *exchange) hop() forward.Hop {
-	return forward.Hop{Add: x.site.add, Peer: x.conn.peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID}
+	return forward.Hop{Add: x.site.add, Peer: x.conn.peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(x.site)}
 }
 
 // tick reads the clock. That costs as much as matching the route, so a plain request does it three times: when its head is
@@ -315,6 +315,9 @@ func (x *exchange) record() {
 		BytesIn: x.bytesIn, BytesOut: x.bytesOut, Protocol: protocol, RequestID: x.requestID, Route: routeName,
 		Method: x.request.Method, Host: x.request.Host, Path: x.request.Path, UserAgent: x.request.Get(h1.KnownUserAgent),
 		Status: x.status, Retries: x.retries,
+	}
+	if t := x.conn.tls; t != nil {
+		record.ClientCertificate = t.subject
 	}
 	x.conn.door.options.Access.Write(&record)
 }

@@ -75,7 +75,7 @@ func callStatus(k fault.Kind) string {
 		return "8" // RESOURCE_EXHAUSTED
 	case fault.NoRoute, fault.MethodNotAllowed, fault.NotImplemented:
 		return "12" // UNIMPLEMENTED
-	case fault.NoEndpoint, fault.ConnectFailed, fault.ConnectTimeout, fault.UpstreamBroken, fault.Draining:
+	case fault.Misdirected, fault.NoEndpoint, fault.ConnectFailed, fault.ConnectTimeout, fault.UpstreamBroken, fault.Draining:
 		return "14" // UNAVAILABLE
 	case fault.Unauthenticated:
 		return "16" // UNAUTHENTICATED

@@ -60,7 +60,7 @@ func (c *conn) serveBundle(already []byte) {
 // acceptStream starts the exchange of a stream. The bundle's goroutine calls it.
 func (c *conn) acceptStream(st *h2.Stream) {
 	s := c.pin()
-	sc := &conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, stripe: c.stripe, tables: c.tables, site: s, poll: poll.New(st), stream: st}
+	sc := &conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, tls: c.tls, stripe: c.stripe, tables: c.tables, site: s, poll: poll.New(st), stream: st}
 	sc.net = sc.poll
 	if tc, ok := c.net.(policy.Connection); ok {
 		sc.net = secureStream{sc.poll, tc}

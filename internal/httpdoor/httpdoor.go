@@ -239,6 +239,7 @@ type conn struct {
 	poll      *poll.Conn
 	net       net.Conn // poll, or TLS on it
 	secure    bool
+	tls       *secured // nil: plain text
 	peer      netip.Addr
 	stripe    uint32
 	state     atomic.Int32
@@ -424,6 +425,7 @@ func (c *conn) handshake() bool {
 		return false
 	}
 	c.net, c.secure = tc, true
+	c.tls = newSecured(tc.ConnectionState(), s.tls)
 	return true
 }
 

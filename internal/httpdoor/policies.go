@@ -300,6 +300,9 @@ func (x *exchange) beginPolicies() {
 	}
 	if x.conn.secure {
 		p.TLS, _ = x.conn.net.(policy.Connection)
+		if own := x.conn.tls.client(x.site); len(own) > 0 {
+			p.Certificate = own[0]
+		}
 	}
 }
 

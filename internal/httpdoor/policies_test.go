@@ -235,7 +235,7 @@ func TestPolicyProblems(t *testing.T) {
 	f(`[{headers: {request: {set: {Host: a, X-B: "{path.name}", Content-Length: "1"}}}}]`,
 		`m.yaml:3:120: routes.r.policies[0].headers.request.set.Content-Length: "Content-Length" frames the message and is written by Menshen`,
 		`m.yaml:3:81: routes.r.policies[0].headers.request.set.Host: "Host" is written by Menshen (accepted: rewrite: {host: ...} on the route)`,
-		`m.yaml:3:89: routes.r.policies[0].headers.request.set.X-B: "{path.name}" uses {path.name}, which is not known here (accepted: {client.address}, {consumer.name}, {path.id}, {request.id})`)
+		`m.yaml:3:89: routes.r.policies[0].headers.request.set.X-B: "{path.name}" uses {path.name}, which is not known here (accepted: {client.address}, {client.certificate.common_name}, {client.certificate.dns_name}, {client.certificate.fingerprint}, {client.certificate.issuer}, {client.certificate.serial}, {client.certificate.subject}, {client.certificate.uri}, {consumer.name}, {path.id}, {request.id})`)
 }
 
 func TestUnusedNamedListIsChecked(t *testing.T) {

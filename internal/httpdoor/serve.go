@@ -60,6 +60,12 @@ func (x *exchange) dispatch() *fault.Fault {
 		return fault.New(fault.MethodNotAllowed, "this gateway does not serve "+string(r.Method))
 	}
 
+	if x.conn.tls != nil {
+		if f := x.misdirected(); f != nil {
+			return f
+		}
+	}
+
 	// What is matched is what is forwarded: the path is normalised first.
 	path, changed, err := route.Normalize(x.normal[:0], r.Path)
 	if err != nil {

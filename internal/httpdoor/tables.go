@@ -43,6 +43,7 @@ type site struct {
 	trusted    []netip.Prefix
 	add        config.ForwardHeaders
 
+	certificates      certificateNames // nil: there is only one
 	limits            h1.Limits
 	http2             h2.Limits // Streams 0: HTTP/2 is off
 	bodyBytes         int64
@@ -163,7 +164,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		generation: b.tables.Generation,
 		trusted:    b.config.TrustedProxies,
 		add:        l.Forward,
-		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers},
+		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers, Underscores: underscores[l.Forward.Underscores]},
 		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection,
 		connections: l.Limits.Connections, connectionsAlike: l.Limits.ConnectionsPerAddress,
 		timeoutHead: time.Duration(l.Timeouts.RequestHeader), timeoutBody: time.Duration(l.Timeouts.RequestBody),
@@ -179,7 +180,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 	for _, p := range problems {
 		b.problem(join("listeners", name, "tls", p.Field), "%s", p.Message)
 	}
-	s.tls = serverTLS
+	s.tls, s.certificates = serverTLS, namesOf(serverTLS)
 	key := strings.Join(names, "\x00")
 	rules := make([]route.Rule, 0, len(names))
 	for _, n := range names {
@@ -205,6 +206,8 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 	b.chains(name, l, s)
 	b.tables.sites[name] = s
 }
+
+var underscores = map[string]h1.Underscores{"drop": h1.UnderscoresDrop, "refuse": h1.UnderscoresRefuse, "allow": h1.UnderscoresAllow} // else safe
 
 func rule(name string, r *config.Route) route.Rule {
 	return route.Rule{Name: name, Hosts: r.Match.Hosts, Paths: r.Match.Paths, Methods: r.Match.Methods, Headers: r.Match.Headers, Query: r.Match.Query}

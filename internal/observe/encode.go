@@ -49,6 +49,7 @@ func appendRecord(dst []byte, r *Record, c *clock) []byte {
 		dst = append(dst, '"')
 	}
 	dst = text(dst, `,"consumer":`, r.Consumer)
+	dst = text(dst, `,"client_certificate":`, r.ClientCertificate)
 	switch r.Door {
 	case DoorHTTP:
 		dst = text(dst, `,"request_id":`, r.RequestID)

@@ -46,6 +46,9 @@ type Record struct {
 	BytesIn       int64         // received from the client
 	BytesOut      int64         // sent to the client
 
+	// ClientCertificate is the subject of the certificate that the client has shown, and that was verified. HTTP and TCP only.
+	ClientCertificate string
+
 	// HTTP only.
 	Protocol  string // "HTTP/1.1"
 	RequestID []byte

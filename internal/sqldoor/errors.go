@@ -18,6 +18,7 @@ var (
 	errorTooMany         = mysql.Error{Code: 1040, State: "08004", Message: "Too many connections"}
 	errorUnknown         = mysql.Error{Code: 1047, State: "08S01", Message: "Unknown command"}
 	errorHandshake       = mysql.Error{Code: 1043, State: "08S01", Message: "Bad handshake"}
+	errorInsecure        = mysql.Error{Code: 3159, State: "HY000", Message: "Connections using insecure transport are prohibited: this listener asks for a client certificate"}
 	errorShutdown        = mysql.Error{Code: 1053, State: "08S01", Message: "Server shutdown in progress"}
 	errorOrder           = mysql.Error{Code: 1156, State: "08S01", Message: "Got packets out of order"}
 	errorMalformed       = mysql.Error{Code: 1835, State: "HY000", Message: "Malformed communication packet"}

@@ -10,6 +10,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 )
 
 // signInMax bounds each message before the client is known. MySQL allows 64 KiB of connection attributes.
@@ -74,6 +75,9 @@ func (s *session) signIn() bool {
 	}
 	if _, secure := s.client.TLS(); in.Capabilities.Has(mysql.TLS) != secure {
 		return s.turnAway(seq, errorHandshake)
+	}
+	if !in.Capabilities.Has(mysql.TLS) && g.Capabilities.Has(mysql.TLS) && tlsconfig.RequiresClient(s.door.o.TLS(s.serving.listener)) {
+		return s.turnAway(seq, errorInsecure)
 	}
 	s.capabilities = in.Capabilities & (offered | mysql.TLS)
 	s.collation = in.Collation

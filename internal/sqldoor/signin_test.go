@@ -10,9 +10,11 @@ import (
 
 	driver "github.com/go-sql-driver/mysql"
 
+	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/testenv"
+	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 )
 
 func TestSignIn(t *testing.T) {
@@ -146,6 +148,47 @@ func readFull(c net.Conn, b []byte) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// A listener that asks for client certificates lets nobody in without one, nor without TLS.
+func TestSignInWithClientCertificates(t *testing.T) {
+	db := mariadb(t)
+	authority := testenv.NewAuthority(t, "Clients")
+	for name, own := range map[string]*testenv.Certificate{
+		"good": authority.Issue(t, nil, "app"), "stranger": testenv.NewAuthority(t, "Clients").Issue(t, nil, "app"), "none": nil,
+	} {
+		c := &tls.Config{InsecureSkipVerify: true}
+		if own != nil {
+			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own.Pair, nil }
+		}
+		if err := driver.RegisterTLSConfig("certificate-"+name, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, mode := range []string{"required", "optional"} {
+		site := testenv.NewCertificate(t)
+		config, problems := tlsconfig.Server(&config.ListenerTLS{Cert: site.CertFile, Key: site.KeyFile, ClientAuth: &config.ClientAuth{CA: authority.File, Mode: mode}})
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		g := open(t, shop(db.Addr, ""), func(d *Door) { d.o.TLS = func(string) *tls.Config { return config } })
+		if err := g.one("app:apple", "shop", "tls=certificate-good").Ping(); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if err := g.one("app:apple", "shop", "tls=certificate-stranger").Ping(); err == nil {
+			t.Errorf("%s: a stranger's certificate is good enough", mode)
+		}
+		withoutCertificate, plain := g.one("app:apple", "shop", "tls=certificate-none").Ping(), g.one("app:apple", "shop", "tls=false").Ping()
+		if mode == "optional" && (withoutCertificate != nil || plain != nil) {
+			t.Errorf("optional: %v, without TLS %v", withoutCertificate, plain)
+		}
+		if mode == "required" {
+			if withoutCertificate == nil {
+				t.Error("let in without a certificate")
+			}
+			wantCode(t, plain, 3159, "insecure transport")
+		}
+	}
 }
 
 // The instance's side of TLS: required by the login, verified by the gateway.

@@ -194,6 +194,9 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 			return
 		}
 		client = tc
+		if chains := tc.ConnectionState().VerifiedChains; len(chains) > 0 {
+			record.ClientCertificate = chains[0][0].Subject.String()
+		}
 	}
 	up, lease, f := d.connect(ctx, c, s, &record)
 	if f != nil {

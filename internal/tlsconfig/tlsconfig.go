@@ -47,7 +47,52 @@ func Server(l *config.ListenerTLS, protocols ...string) (*tls.Config, []Problem)
 	if len(problems) == 0 && len(c.Certificates) == 0 {
 		problems = append(problems, Problem{"", "no certificate (cert and key, or certificates)"})
 	}
+	if a := l.ClientAuth; a != nil {
+		var problem string
+		if c.ClientCAs, problem = authorities(a.CA); problem != "" {
+			problems = append(problems, Problem{"client_auth.ca", problem})
+		}
+		// crypto/tls checks the chain, the dates and the purpose (clientAuth). Each generation has session keys of its own, so a
+		// session that was resumed was begun under the same authorities.
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+		if a.Mode == "optional" {
+			c.ClientAuth = tls.VerifyClientCertIfGiven
+		}
+	}
 	return c, problems
+}
+
+// authorities reads a file of certificates to trust; problem is "" when it can be used.
+func authorities(file string) (pool *x509.CertPool, problem string) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err.Error()
+	}
+	if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM(pem) {
+		return nil, file + " holds no PEM certificate"
+	}
+	return pool, ""
+}
+
+// RequiresClient says that a listener's clients must show a certificate. A nil c requires none.
+func RequiresClient(c *tls.Config) bool {
+	return c != nil && c.ClientAuth == tls.RequireAndVerifyClientCert
+}
+
+// StillTrusted says whether a certificate that was verified when its connection began would be so under c, which has
+// other authorities since a reload. verified are its chains of then.
+func StillTrusted(c *tls.Config, verified [][]*x509.Certificate) bool {
+	if c.ClientCAs == nil || len(verified) == 0 || len(verified[0]) == 0 {
+		return false
+	}
+	o := x509.VerifyOptions{Roots: c.ClientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, chain := range verified {
+		for _, between := range chain[1:] {
+			o.Intermediates.AddCert(between)
+		}
+	}
+	_, err := verified[0][0].Verify(o)
+	return err == nil
 }
 
 // Client compiles a client section; each connection needs ForAddress of the result. A nil section gives nil.
@@ -64,11 +109,9 @@ func Client(t *config.ClientTLS, protocols ...string) (*tls.Config, []Problem) {
 	}
 	var problems []Problem
 	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			problems = append(problems, Problem{"ca", err.Error()})
-		} else if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
-			problems = append(problems, Problem{"ca", t.CA + " holds no PEM certificate"})
+		var problem string
+		if c.RootCAs, problem = authorities(t.CA); problem != "" {
+			problems = append(problems, Problem{"ca", problem})
 		}
 	}
 	if t.Cert != "" || t.Key != "" {

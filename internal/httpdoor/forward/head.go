@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"crypto/x509"
+	"encoding/base64"
 	"net/netip"
 	"strconv"
 	"time"
@@ -16,6 +18,8 @@ type Hop struct {
 	Trusted   bool       // the peer is a trusted proxy: what it says of earlier hops is kept
 	TLS       bool       // the client's side is https
 	RequestID []byte     // made or passed on; empty: none
+	// The client's certificate, verified, and behind it the authorities between it and the trusted one; nil: none.
+	Certificates []*x509.Certificate
 }
 
 // RequestHead is what changes in a request's head on the way to the endpoint.
@@ -67,6 +71,8 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			if len(o.RequestID) > 0 {
 				continue
 			}
+		case h1.KnownClientCert, h1.KnownClientCertChain: // only ours is true (RFC 9440, 2.4), whoever sends it
+			continue
 		case h1.KnownXForwardedFor:
 			if !o.Trusted {
 				continue
@@ -155,6 +161,9 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 		dst = append(dst, o.RequestID...)
 		dst = append(dst, '\r', '\n')
 	}
+	if len(o.Certificates) > 0 {
+		dst = o.appendCertificates(dst)
+	}
 	dst = append(dst, o.Extra...)
 	return append(dst, '\r', '\n')
 }
@@ -178,6 +187,34 @@ func appendPrior(dst []byte, name string, prior []byte) []byte {
 		dst = append(dst, ',', ' ')
 	}
 	return dst
+}
+
+// appendCertificates appends the client's certificate and those between it and the trusted one, as byte sequences of
+// structured fields (RFC 9440, 2).
+func (h *Hop) appendCertificates(dst []byte) []byte {
+	if h.Add.ClientCert {
+		dst = append(dst, "Client-Cert: "...)
+		dst = appendByteSequence(dst, h.Certificates[0].Raw)
+		dst = append(dst, '\r', '\n')
+	}
+	if h.Add.ClientChain && len(h.Certificates) > 1 {
+		dst = append(dst, "Client-Cert-Chain: "...)
+		for i, c := range h.Certificates[1:] {
+			if i > 0 {
+				dst = append(dst, ',', ' ')
+			}
+			dst = appendByteSequence(dst, c.Raw)
+		}
+		dst = append(dst, '\r', '\n')
+	}
+	return dst
+}
+
+// appendByteSequence appends bytes as RFC 9651, 3.3.5 writes them.
+func appendByteSequence(dst, raw []byte) []byte {
+	dst = append(dst, ':')
+	dst = base64.StdEncoding.AppendEncode(dst, raw)
+	return append(dst, ':')
 }
 
 // appendForwarded appends our element of Forwarded (RFC 7239, 4): an IPv6 address stands in quotes and brackets.

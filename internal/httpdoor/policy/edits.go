@@ -9,7 +9,8 @@ import (
 )
 
 // Names is a set of field names, in any case, prepared to be asked for each field of a head. A name that ends in * stands
-// for all that begin so. It is immutable.
+// for all that begin so. An underscore counts as a hyphen, as it does for many servers: what takes X-User away must not leave
+// X_User. It is immutable.
 type Names struct {
 	names    []string
 	prefixes []string
@@ -20,6 +21,7 @@ type Names struct {
 func NewNames(names ...string) *Names {
 	n := &Names{}
 	for _, name := range names {
+		name = strings.ReplaceAll(name, "_", "-")
 		if prefix, found := strings.CutSuffix(name, "*"); found {
 			n.prefixes = append(n.prefixes, prefix)
 			n.lengths = ^uint64(0)
@@ -37,12 +39,12 @@ func (n *Names) Has(name []byte) bool {
 		return false
 	}
 	for _, other := range n.names {
-		if len(other) == len(name) && h1.EqualFold(name, other) {
+		if h1.EqualName(name, other) {
 			return true
 		}
 	}
 	for _, prefix := range n.prefixes {
-		if len(name) >= len(prefix) && h1.EqualFold(name[:len(prefix)], prefix) {
+		if len(name) >= len(prefix) && h1.EqualName(name[:len(prefix)], prefix) {
 			return !framing.Has(name) // Content-* must not take Content-Length
 		}
 	}
@@ -166,7 +168,7 @@ func appendKept(dst, lines []byte, dropped func(name []byte) bool) []byte {
 // The fields that the gateway writes itself, on each side. On both, what frames the message is the door's.
 var (
 	framing  = NewNames("Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "HTTP2-Settings")
-	hopNames = NewNames("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Request-Id", "Proxy-Authorization", "Expect")
+	hopNames = NewNames("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Request-Id", "Proxy-Authorization", "Expect", "Client-Cert", "Client-Cert-Chain")
 	ownNames = NewNames("Date", "Via", "X-Request-Id", "X-Response-Time")
 )
 

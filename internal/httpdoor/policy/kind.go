@@ -85,10 +85,10 @@ func (e *Env) Problem(field, format string, args ...any) {
 	e.Problems = append(e.Problems, e.Config.Problem(path, format, args...))
 }
 
-// Template parses a text with places to fill in from a request: {client.address}, {consumer.name}, {request.id}, and
-// {path.NAME} for what the route captures. A mistake is reported at field.
+// Template parses a text with places to fill in from a request: {client.address}, {consumer.name}, {request.id},
+// {client.certificate.subject} and its like (certificateNames), and {path.NAME} for what the route captures. A mistake is reported at field.
 func (e *Env) Template(field, text string) route.Template {
-	known := []string{"client.address", "consumer.name", "request.id"}
+	known := append([]string{"client.address", "consumer.name", "request.id"}, certificateNames...)
 	for _, name := range e.Captures {
 		known = append(known, "path."+name)
 	}

@@ -17,8 +17,12 @@ package policy
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"net/netip"
+	"strings"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
@@ -80,16 +84,17 @@ type Connection interface{ ConnectionState() tls.ConnectionState }
 // request at a time; views (byte slices) live as long as the call of Policy.Request.
 type Exchange struct {
 	// To be read. Head is as the client sent it; what is forwarded is what it says, changed by ToEndpoint and Query.
-	Head      *h1.Request
-	Path      []byte          // normalised: what was matched and is forwarded, before a rewrite
-	Captures  *route.Captures // of the path; empty without a route
-	Client    netip.Addr      // the one client address, after trusted_proxies
-	TLS       Connection      // nil: plain text
-	Listener  string
-	Route     string       // "" when none matches: only Screen and Preflight are asked then
-	RequestID []byte       // made or passed on; empty when the listener has that off
-	Now       poll.Instant // when the head was there: one clock reading serves the whole chain
-	Deadline  poll.Instant // of the whole request; 0 is never
+	Head        *h1.Request
+	Path        []byte            // normalised: what was matched and is forwarded, before a rewrite
+	Captures    *route.Captures   // of the path; empty without a route
+	Client      netip.Addr        // the one client address, after trusted_proxies
+	TLS         Connection        // nil: plain text
+	Certificate *x509.Certificate // the client's, verified; nil: it has none, or the listener asks for none
+	Listener    string
+	Route       string       // "" when none matches: only Screen and Preflight are asked then
+	RequestID   []byte       // made or passed on; empty when the listener has that off
+	Now         poll.Instant // when the head was there: one clock reading serves the whole chain
+	Deadline    poll.Instant // of the whole request; 0 is never
 
 	// To be read, and written by the policy that knows better.
 	Consumer *identity.Consumer // nil: nobody in particular. Set by Identify
@@ -172,8 +177,7 @@ const (
 	FieldConsumerGroups = "X-Consumer-Groups" // joined by commas
 )
 
-// Servers of the CGI kind read X_Consumer_Name as X-Consumer-Name.
-var identityFields = NewNames("X-Consumer*", "X_Consumer*")
+var identityFields = NewNames("X-Consumer*")
 
 // Identify sets the consumer and tells the endpoint by identity fields. Copies that the client sent are removed: nobody
 // becomes somebody by writing it into a header. nil is an anonymous request, and removes them as well.
@@ -199,7 +203,7 @@ func (x *Exchange) Identify(c *identity.Consumer) {
 // ClientText gives the client's address as text: a view that the next call overwrites.
 func (x *Exchange) ClientText() []byte { return x.Client.AppendTo(x.scratch[:0]) }
 
-// Value gives what a Template may name, beside captures: see TemplateNames.
+// Value gives what a Template may name.
 func (x *Exchange) Value(name string) []byte {
 	switch name {
 	case "client.address":
@@ -213,9 +217,45 @@ func (x *Exchange) Value(name string) []byte {
 	case "path.*":
 		return x.Captures.Star()
 	default:
+		if part, found := strings.CutPrefix(name, "client.certificate."); found {
+			return certificateValue(x.Certificate, part)
+		}
 		if len(name) > len("path.") {
 			v, _ := x.Captures.Get(name[len("path."):])
 			return v
+		}
+	}
+	return nil
+}
+
+// certificateNames are what a Template may name of the client's certificate.
+var certificateNames = []string{"client.certificate.subject", "client.certificate.issuer", "client.certificate.common_name", "client.certificate.serial",
+	"client.certificate.fingerprint", "client.certificate.dns_name", "client.certificate.uri"}
+
+// certificateValue gives a part of the client's certificate; nothing when there is none.
+func certificateValue(c *x509.Certificate, part string) []byte {
+	if c == nil {
+		return nil
+	}
+	switch part {
+	case "subject": // RFC 2253
+		return []byte(c.Subject.String())
+	case "issuer":
+		return []byte(c.Issuer.String())
+	case "common_name":
+		return []byte(c.Subject.CommonName)
+	case "serial":
+		return c.SerialNumber.Append(nil, 16)
+	case "fingerprint":
+		sum := sha256.Sum256(c.Raw)
+		return hex.AppendEncode(nil, sum[:])
+	case "dns_name":
+		if len(c.DNSNames) > 0 {
+			return []byte(c.DNSNames[0])
+		}
+	case "uri":
+		if len(c.URIs) > 0 {
+			return []byte(c.URIs[0].String())
 		}
 	}
 	return nil
