@@ -129,7 +129,8 @@ func (e Effect) String() string {
 func (e Effect) Has(any Effect) bool { return e&any != 0 }
 
 // sessionBound are the effects that only the session's own connection, or the primary, can serve.
-const sessionBound = ReadsUserVariables | ReadsVariables | ReadsFoundRows | ReadsRowCount | ReadsLastInsertID | ReadsDiagnostics | ReadsConnectionID | AsksInstance | CalculatesFoundRows
+const sessionBound = ReadsUserVariables | ReadsVariables | ReadsFoundRows | ReadsRowCount | ReadsLastInsertID | ReadsDiagnostics | ReadsConnectionID | ReadsLogin | AsksInstance |
+	CalculatesFoundRows
 
 // Span is a part of the text; the zero value is none.
 type Span struct{ Start, End int }

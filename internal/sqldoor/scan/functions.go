@@ -33,7 +33,7 @@ json_table json_type json_unquote json_valid json_value lag last_day last_value 
 makedate maketime md5 microsecond minute month monthname name_const nth_value ntile nullif oct octet_length ord percent_rank period_add period_diff pi pow power
 quarter quote radians rand random_bytes rank regexp_instr regexp_replace regexp_substr reverse round row row_number rpad rtrim sec_to_time second sha sha1 sha2
 sign signed sin sleep soundex space sqrt str_to_date strcmp substring_index subtime tan time time_format time_to_sec timediff timestamp timestampadd timestampdiff
-to_base64 to_days to_seconds truncate ucase uncompress uncompressed_length unhex unix_timestamp updatexml upper uuid uuid_short version week weekday
+to_base64 to_days to_seconds truncate ucase uncompress uncompressed_length unhex unix_timestamp updatexml upper uuid uuid_short week weekday
 weekofyear weight_string year yearweek nchar any some
 geometrycollection linestring multilinestring multipoint multipolygon point polygon mbrcontains mbrdisjoint mbrequals mbrintersects mbroverlaps mbrtouches
 mbrwithin st_area st_asbinary st_asgeojson st_astext st_aswkb st_aswkt st_buffer st_centroid st_contains st_convexhull st_crosses st_difference st_dimension
@@ -44,7 +44,7 @@ st_polyfromwkb st_srid st_startpoint st_symdifference st_touches st_union st_wit
 database schema`
 
 	mariadbFunctions = `add_months chr column_add column_check column_create column_delete column_exists column_get column_json column_list crc32c decode decode_oracle
-des_decrypt des_encrypt encode encrypt json_compact json_detailed json_equals json_exists json_loose json_normalize json_query lengthb lpad_oracle ltrim_oracle median
+encode encrypt json_compact json_detailed json_equals json_exists json_loose json_normalize json_query lengthb lpad_oracle ltrim_oracle median
 natural_sort_key nvl nvl2 old_password password percentile_cont percentile_disc replace_oracle rpad_oracle rtrim_oracle sformat substr_oracle sys_guid to_char
 trim_oracle st_boundary st_isring st_pointonsurface st_relate`
 
@@ -75,8 +75,8 @@ var functions = func() map[string]functionEntry {
 	add(mysqlFunctions, functionEntry{plain, false, true})
 	add(spacedFunctions, both(spaced))
 	add("get_lock release_lock release_all_locks", both(userLock))
-	add("is_free_lock is_used_lock master_pos_wait", both(instance))
-	add("master_gtid_wait binlog_gtid_pos decode_histogram wsrep_last_seen_gtid wsrep_last_written_gtid wsrep_sync_wait_upto_gtid", functionEntry{instance, true, false})
+	add("is_free_lock is_used_lock master_pos_wait version", both(instance))
+	add("master_gtid_wait binlog_gtid_pos decode_histogram des_decrypt des_encrypt wsrep_last_seen_gtid wsrep_last_written_gtid wsrep_sync_wait_upto_gtid", functionEntry{instance, true, false})
 	add("source_pos_wait wait_for_executed_gtid_set wait_until_sql_thread_after_gtids ps_current_thread_id ps_thread_id", functionEntry{instance, false, true})
 	add("found_rows", both(foundRows))
 	add("row_count", both(rowCount))
