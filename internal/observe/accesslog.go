@@ -24,6 +24,7 @@ const (
 // takes the buffers every 200 ms, or sooner when one is filling, and writes them to the sink. Lines of one shard are in
 // the order of their Write; those of two shards may be out of order by one such interval. A nil *AccessLog discards.
 type AccessLog struct {
+	name string // of the log, for messages
 	path string // "" when the sink is not a file of ours
 	sink io.Writer
 
@@ -64,35 +65,38 @@ type AccessLogStatus struct {
 
 // OpenAccessLog opens the access log: "stdout", "stderr", "none" (or ""), or the path of a file, which is made when it
 // does not exist and appended to. For "none" the result is nil, which discards.
-func OpenAccessLog(to string) (*AccessLog, error) {
+func OpenAccessLog(to string) (*AccessLog, error) { return openLog("access log", to) }
+
+func openLog(name, to string) (*AccessLog, error) {
 	switch to {
 	case "", "none":
 		return nil, nil
 	case "stdout":
-		return newAccessLog(os.Stdout, ""), nil
+		return newLog(name, os.Stdout, ""), nil
 	case "stderr":
-		return newAccessLog(os.Stderr, ""), nil
+		return newLog(name, os.Stderr, ""), nil
 	}
-	file, err := openLogFile(to)
+	file, err := openLogFile(name, to)
 	if err != nil {
 		return nil, err
 	}
-	return newAccessLog(file, to), nil
+	return newLog(name, file, to), nil
 }
 
 // NewAccessLog writes records to a writer of the caller's, who closes it after Close.
-func NewAccessLog(w io.Writer) *AccessLog { return newAccessLog(w, "") }
+func NewAccessLog(w io.Writer) *AccessLog { return newLog("access log", w, "") }
 
-func openLogFile(path string) (*os.File, error) {
+func openLogFile(name, path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("open access log: %w", err)
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return file, nil
 }
 
-func newAccessLog(w io.Writer, path string) *AccessLog {
+func newLog(name string, w io.Writer, path string) *AccessLog {
 	l := &AccessLog{
+		name:    name,
 		path:    path,
 		sink:    w,
 		shards:  make([]shard, stripes),
@@ -117,18 +121,30 @@ func (l *AccessLog) Write(r *Record) {
 	if l == nil {
 		return
 	}
+	if s := l.begin(); s != nil {
+		before := len(s.buf)
+		s.buf = appendRecord(s.buf, r, &s.clock)
+		l.end(s, before)
+	}
+}
+
+// begin gives a shard for one record, to be followed by end; its mutex is held. It gives nil when the log is closed.
+func (l *AccessLog) begin() *shard {
 	s := &l.shards[stripe()]
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		l.dropped.Add(1)
-		return
+		return nil
 	}
 	if s.buf == nil {
 		s.buf = make([]byte, 0, shardBytesStart)
 	}
-	before := len(s.buf)
-	s.buf = appendRecord(s.buf, r, &s.clock)
+	return s
+}
+
+// end takes the record that was appended behind the first bytes of the buffer, or drops it when the buffer is too full.
+func (l *AccessLog) end(s *shard, before int) {
 	after := len(s.buf)
 	if after > shardBytesMax {
 		s.buf = s.buf[:before]
@@ -160,7 +176,7 @@ func (l *AccessLog) Reopen() error {
 	if l == nil || l.path == "" {
 		return nil
 	}
-	file, err := openLogFile(l.path)
+	file, err := openLogFile(l.name, l.path)
 	if err != nil {
 		return err
 	}
@@ -169,7 +185,7 @@ func (l *AccessLog) Reopen() error {
 	case l.reopen <- r:
 		return <-r.done
 	case <-l.stopped:
-		return errors.Join(errors.New("reopen access log: closed"), file.Close())
+		return errors.Join(fmt.Errorf("reopen %s: closed", l.name), file.Close())
 	}
 }
 
@@ -186,7 +202,7 @@ func (l *AccessLog) Close() error {
 	case <-l.stopped:
 		return nil
 	case <-timer.C:
-		return errors.New("close access log: the sink does not take the last records")
+		return fmt.Errorf("close %s: the sink does not take the last records", l.name)
 	}
 }
 
@@ -266,7 +282,7 @@ func (w *writer) failed(lines uint64, err error) {
 	w.l.dropped.Add(lines)
 	if w.l.errors.Add(1) == 1 {
 		if log := w.l.log.Load(); log != nil {
-			log.Error("access log: write failed", "error", err)
+			log.Error(w.l.name+": write failed", "error", err)
 		}
 	}
 }
@@ -278,7 +294,7 @@ func (w *writer) report() {
 		return
 	}
 	if log := w.l.log.Load(); log != nil {
-		log.Warn("access log: records lost, the sink is slow or failing", "lost", lost-w.lost, "errors", w.l.errors.Load())
+		log.Warn(w.l.name+": records lost, the sink is slow or failing", "lost", lost-w.lost, "errors", w.l.errors.Load())
 		w.reported, w.lost = time.Now(), lost
 	}
 }

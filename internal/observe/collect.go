@@ -28,6 +28,10 @@ var (
 	descSQLSessioned  = desc("menshen_sql_sessions_total", "Sessions opened.", "listener")
 	descSQLPins       = desc("menshen_sql_pinned_sessions", "Sessions that keep their connection between statements, by reason; one session may have several.", "reason")
 	descSQLPool       = desc("menshen_sql_pool_connections", "Connections to the instances of a database, by state: used or idle.", "database", "state")
+	descSQLPoolMax    = desc("menshen_sql_pool_max_connections", "Most connections that may be open to the instances of a database together; 0: no bound.", "database")
+	descSQLDigests    = desc("menshen_sql_digests", "Texts of statements, without literals, that are counted apart.")
+	descSlow          = desc("menshen_sql_slow_log_records_total", "Slow statements written.")
+	descSlowLost      = desc("menshen_sql_slow_log_dropped_total", "Slow statements lost because the sink was slow or failed.")
 	descSQLQueue      = desc("menshen_sql_pool_waiting", "Statements that wait for a connection now.", "database")
 	descSQLWaits      = desc("menshen_sql_pool_waits_total", "Statements that had to wait for a connection.", "database")
 	descSQLLate       = desc("menshen_sql_pool_timeouts_total", "Statements that waited for a connection in vain.", "database")
@@ -112,9 +116,13 @@ func (out output) pools(s SQLStatus) {
 	for reason, n := range s.Pins {
 		out.gauge(descSQLPins, float64(n), reason)
 	}
+	out.gauge(descSQLDigests, float64(s.Digests))
+	out.counter(descSlow, s.Slow.Written)
+	out.counter(descSlowLost, s.Slow.Dropped)
 	for _, p := range s.Pools[:min(len(s.Pools), DatabasesMax)] {
 		out.gauge(descSQLPool, float64(p.Open-p.Idle), p.Database, "used")
 		out.gauge(descSQLPool, float64(p.Idle), p.Database, "idle")
+		out.gauge(descSQLPoolMax, float64(p.Max), p.Database)
 		out.gauge(descSQLQueue, float64(p.Waiting), p.Database)
 		out.counter(descSQLWaits, p.Waits, p.Database)
 		out.counter(descSQLLate, p.Timeouts, p.Database)

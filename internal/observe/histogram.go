@@ -24,13 +24,17 @@ type histogram struct {
 }
 
 func (h *histogram) observe(d time.Duration) {
-	d = max(d, 0)
+	h.buckets[bucketOf(d)].Add(1)
+	h.sum.Add(uint64(max(d, 0)))
+}
+
+// bucketOf gives the bucket that a duration belongs to.
+func bucketOf(d time.Duration) int {
 	i := 0
 	for i < len(bucketBounds) && d > bucketBounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.sum.Add(uint64(d))
+	return i
 }
 
 // histogramSum is the sum of histograms, for a scrape.

@@ -60,15 +60,10 @@ type EndpointStatus struct {
 
 // SQLStatus is what metrics show of the SQL door as a whole.
 type SQLStatus struct {
-	Pins  map[string]int64 // sessions by the reason for which they keep their connection
-	Pools []SQLPool
-}
-
-// SQLPool is the connections to the instances of a database.
-type SQLPool struct {
-	Database            string
-	Open, Idle, Waiting int
-	Waits, Timeouts     uint64 // ever
+	Pins    map[string]int64 // sessions by the reason for which they keep their connection
+	Pools   []SQLPool        // by database
+	Digests int              // texts of statements that are counted apart
+	Slow    AccessLogStatus  // of the slow log
 }
 
 // NewMetrics makes a registry with the Go runtime's and the process's own figures in it.

@@ -13,7 +13,7 @@
 // has one mutex for its maps of series, held by compile and by scrapes, never by Observe. No lock is taken under another.
 //
 // It refuses to log what may hold secrets or personal data: query strings, header values other than the request id and
-// the user agent, statement texts, bodies.
+// the user agent, statement texts, bodies. Only the slow log has statements, without their literals unless the user asks for them.
 package observe
 
 import (

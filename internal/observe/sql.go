@@ -1,0 +1,46 @@
+package observe
+
+import (
+	"net/netip"
+	"time"
+)
+
+// This file is what the SQL door tells of itself, to those that must not know the door: metrics and the admin API.
+
+// DigestStatus is one digest: all statements of a database with one normalised text.
+type DigestStatus struct {
+	ID       string // 16 hexadecimal digits of the text's fingerprint; "" for Other
+	Database string // "" for statements outside of any database
+	Text     string // normalised: without literals; Other for all that have no digest of their own
+	First    time.Time
+	ExecutionSum
+}
+
+// SQLPool is the connections to an instance, or those to all instances of a database together.
+type SQLPool struct {
+	Database            string
+	Instance            string // address; "" for all together
+	Open, Idle, Waiting int
+	Max, MinIdle        int    // as configured; Max 0 is no bound
+	Waits, Timeouts     uint64 // ever
+}
+
+// SQLSession is a session of a client that has signed in.
+type SQLSession struct {
+	ID        uint32
+	Listener  string
+	Consumer  string
+	Address   netip.Addr
+	Database  string        // "" for none
+	Command   string        // that runs; "" between statements
+	Running   time.Duration // since it began
+	Statement string        // that runs, without literals; "" when it has no text
+	Instance  string        // address of the instance to which it has a connection now; "" without one
+	Pins      []SQLPin      // why it keeps that between statements
+}
+
+// SQLPin is a reason why a session keeps its connection, and for how long it has been there.
+type SQLPin struct {
+	Reason string
+	Age    time.Duration
+}
