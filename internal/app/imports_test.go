@@ -23,7 +23,7 @@ const lattice = `
 NONE < fault, poll
 
 # Codecs take bytes and give bytes, so that they can be fuzzed, measured and driven by any I/O.
-NONE < h1, mysql, sqldoor/scan
+NONE < h1, mysql, proxyproto, sqldoor/scan
 
 # Pure choices: they are tested against a plain version of themselves, without a gateway around them.
 NONE < traffic/balance, traffic/health, httpdoor/route
@@ -36,7 +36,7 @@ fault < observe
 # Governance is blind to protocols: no codec below it.
 fault, traffic/balance, traffic/health < traffic/upstream
 poll < traffic/tunnel
-config, tlsconfig, traffic/upstream < traffic/services
+config, proxyproto, tlsconfig, traffic/upstream < traffic/services
 
 # The HTTP door. A stream of HTTP/2 reads like a connection of HTTP/1, so its package stands on the codec of that.
 h1, poll < h2
@@ -44,14 +44,14 @@ h2, traffic/services < httpdoor/forward
 config, fault, h1, identity, poll, httpdoor/route < httpdoor/policy
 # A policy knows the contract and none of its neighbours: deleting its folder and its line removes it.
 httpdoor/policy < httpdoor/policy/*
-observe, traffic/tunnel, httpdoor/forward, httpdoor/policy/* < httpdoor
+observe, proxyproto, traffic/tunnel, httpdoor/forward, httpdoor/policy/* < httpdoor
 
 # TCP listeners go from the lease straight to the tunnel.
-observe, traffic/services, traffic/tunnel < tcpdoor
+observe, proxyproto, traffic/services, traffic/tunnel < tcpdoor
 
 # The SQL door. The doors never import each other.
 mysql, poll < sqldoor/wire
-fault, sqldoor/wire < sqldoor/backend
+fault, proxyproto, sqldoor/wire < sqldoor/backend
 identity, observe, tlsconfig, traffic/upstream, sqldoor/backend, sqldoor/scan < sqldoor
 
 # One snapshot of both doors; status above it; and app, which alone knows everything. The admin API sees the gateway through an
@@ -68,7 +68,7 @@ NONE < testenv
 
 // bans are imports from outside that a package must not have, each with its reason.
 var bans = []struct{ who, whom, reason string }{
-	{"h1, mysql, sqldoor/scan, httpdoor/route, traffic/balance", "net, net/http, os, sync, context, log/slog", "what is pure owns no socket, no file, no goroutine and no log"},
+	{"h1, mysql, proxyproto, sqldoor/scan, httpdoor/route, traffic/balance", "net, net/http, os, sync, context, log/slog", "what is pure owns no socket, no file, no goroutine and no log"},
 	{"poll, h1, h2, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
 	{"config", "net/http, log/slog, context", "it opens no socket and starts no goroutine"},
 	{"*, */*, */*/*", "log, math/rand, io/ioutil, unsafe", "slog, math/rand/v2, io and os; unsafe has one home (see allowed)"},

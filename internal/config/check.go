@@ -299,10 +299,18 @@ func (k *checker) route(path string, r *Route) {
 		}
 	}
 	k.serviceName(join(path, "service"), r.Service)
+	k.unproxied(join(path, "service"), r.Service)
 	k.split(join(path, "split"), r.Split)
 	k.policies(join(path, "policies"), r.Policies, false)
 	if r.Rewrite != nil && r.Rewrite.Path != "" && r.Rewrite.StripPrefix != "" {
 		k.problem(join(path, "rewrite"), "has path and strip_prefix (accepted: one of them)")
+	}
+}
+
+// unproxied refuses a route to a service whose connections each belong to one client.
+func (k *checker) unproxied(path string, ref ServiceRef) {
+	if s := k.c.Services[ref.Name]; s != nil && s.ProxyProtocol.On() {
+		k.problem(path, "a connection of the service tells one client's address (proxy_protocol), but requests of many share it (accepted: a service without proxy_protocol; X-Forwarded-For tells the address)")
 	}
 }
 
@@ -318,6 +326,7 @@ func (k *checker) split(path string, split map[string]Weight) {
 	for _, name := range sorted(split) {
 		at := join(path, name)
 		k.serviceName(at, ServiceRef{Name: name})
+		k.unproxied(at, ServiceRef{Name: name})
 		w := split[name]
 		sum += w.Value
 		switch {
@@ -349,4 +358,7 @@ func (k *checker) database(path string, d *Database) {
 		k.problem(join(path, "shards"), "has %d shards (accepted: exactly one, which means that the database is not sharded)", len(d.Shards))
 	}
 	k.clientTLS(join(path, "tls"), d.TLS)
+	if d.ProxyProtocol.On() && d.Pool.Share != "session" {
+		k.problem(join(path, "proxy_protocol"), "a connection tells one client's address, but with pool.share: %s it serves many (accepted: with pool.share: session)", d.Pool.Share)
+	}
 }

@@ -40,6 +40,7 @@ type Listener struct {
 	Address         string           `yaml:"address" required:"true" form:"listen" doc:"host:port to listen on; an empty host means all addresses, port 0 any free port."`
 	Protocol        Protocol         `yaml:"protocol" enum:"http,tcp,mysql" default:"http" doc:"What clients speak here."`
 	TLS             *ListenerTLS     `yaml:"tls" doc:"Certificates; absent means plain text. For mysql: TLS is offered in the handshake."`
+	ProxyProtocol   []netip.Prefix   `yaml:"proxy_protocol" doc:"Load balancers that begin each connection with a PROXY protocol header (v1 or v2): addresses and networks. Theirs must, and the client's address in it counts; nobody else's is looked at."`
 	Service         ServiceRef       `yaml:"service" doc:"tcp only: the service that connections are relayed to, by name or in place."`
 	Routes          []string         `yaml:"routes" doc:"http only: the names of the routes served here; absent means all."`
 	Policies        []Policy         `yaml:"policies" doc:"http only: policies for every request here, beside those of the route."`
@@ -146,7 +147,21 @@ type Service struct {
 	Timeouts       ServiceTimeouts    `yaml:"timeouts" doc:"How long an endpoint may take for each step."`
 	Connections    ServiceConnections `yaml:"connections" doc:"Bounds on connections to each endpoint."`
 	TLS            *ClientTLS         `yaml:"tls" doc:"TLS to the endpoints: true, or the details."`
+	ProxyProtocol  ProxyProtocol      `yaml:"proxy_protocol" enum:"off,v1,v2" default:"off" doc:"For tcp listeners: each connection to an endpoint begins with a PROXY protocol header that tells the client's address."`
 }
+
+// ProxyProtocol is the version of the header with which connections to an endpoint or instance begin.
+type ProxyProtocol string
+
+// The versions of the PROXY protocol. The empty string is off too.
+const (
+	ProxyOff ProxyProtocol = "off"
+	ProxyV1  ProxyProtocol = "v1"
+	ProxyV2  ProxyProtocol = "v2"
+)
+
+// On says whether there is a header at all.
+func (p ProxyProtocol) On() bool { return p == ProxyV1 || p == ProxyV2 }
 
 // Endpoint is one address of a service.
 type Endpoint struct {
@@ -277,6 +292,8 @@ type Database struct {
 	TLS      *ClientTLS        `yaml:"tls" doc:"TLS to the instances: true, or the details."`
 	Timeouts DatabaseTimeouts  `yaml:"timeouts" doc:"How long an instance may take for each step."`
 	Pool     DatabasePool      `yaml:"pool" doc:"How sessions share connections to an instance."`
+
+	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol" enum:"off,v1,v2" default:"off" doc:"Each connection to an instance begins with a PROXY protocol header that tells the client's address. Needs pool.share: session."`
 }
 
 // DatabasePool bounds the connections to each instance of a database.

@@ -113,16 +113,20 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 	peer := addressOf(nc)
 	c := &conn{door: d, listening: l, poll: poll.New(nc), peer: peer, stripe: d.stripes.Add(1), tables: tables, site: s}
 	c.net = c.poll
+	announced := s.proxies.Has(peer) // then it is introduced first, and counted as the client's
 	d.mu.Lock()
 	refused := ""
 	switch {
 	case s.connections > 0 && len(l.conns) >= s.connections:
 		refused = "connections"
-	case s.connectionsAlike > 0 && l.alike[peer] >= s.connectionsAlike:
+	case !announced && s.connectionsAlike > 0 && l.alike[peer] >= s.connectionsAlike:
 		refused = "connections_per_address"
 	default:
 		l.conns[c] = struct{}{}
-		l.alike[peer]++
+		if !announced {
+			l.alike[peer]++
+			c.counted = peer
+		}
 		if l.draining {
 			c.state.Store(stateDraining)
 		}
@@ -137,15 +141,17 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 	s.connectionsSeries.Accepted()
 	go func() { // ends with the connection; Drain waits for it
 		defer d.group.Done()
-		c.run()
+		if !announced || c.introduce() {
+			c.run()
+		} else {
+			nc.Close()
+		}
 		s.connectionsSeries.Closed()
 		d.mu.Lock()
 		if delete(l.conns, c); l.draining && len(l.conns) == 0 {
 			delete(d.listeners, l)
 		}
-		if l.alike[peer]--; l.alike[peer] <= 0 {
-			delete(l.alike, peer)
-		}
+		c.uncount()
 		d.mu.Unlock()
 	}()
 }
@@ -239,8 +245,9 @@ type conn struct {
 	poll      *poll.Conn
 	net       net.Conn // poll, or TLS on it
 	secure    bool
-	tls       *secured // nil: plain text
-	peer      netip.Addr
+	tls       *secured   // nil: plain text
+	peer      netip.Addr // the client's side; behind a trusted load balancer what its PROXY protocol header says
+	counted   netip.Addr // the peer as it was counted in alike; guarded by Door.mu
 	stripe    uint32
 	state     atomic.Int32
 

@@ -19,6 +19,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
 )
@@ -41,6 +42,7 @@ type site struct {
 	bound      []*boundRoute // by the table's rule index
 	tls        *tls.Config   // nil: plain text
 	trusted    []netip.Prefix
+	proxies    proxyproto.Trust // whose connections begin with a PROXY protocol header
 	add        config.ForwardHeaders
 
 	certificates      certificateNames // nil: there is only one
@@ -163,6 +165,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 	s := &site{
 		generation: b.tables.Generation,
 		trusted:    b.config.TrustedProxies,
+		proxies:    l.ProxyProtocol,
 		add:        l.Forward,
 		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers, Underscores: underscores[l.Forward.Underscores]},
 		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection,

@@ -16,6 +16,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
@@ -28,8 +29,11 @@ type session struct {
 	serving *serving
 	series  *observe.ListenerSeries
 	client  *wire.Conn
-	address netip.Addr
+	address netip.Addr // of the client
 	id      uint32
+
+	introduced *proxyproto.Header // by a trusted load balancer; nil: by nobody
+	counted    bool               // among serving.addresses; guarded by Door.mu
 
 	tables   *Tables   // pinned for the running statement
 	listener *listener // its newest settings
@@ -89,7 +93,7 @@ type link struct {
 
 // begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
 // there as long as the client is.
-func (s *session) begin() {
+func (s *session) begin(announced bool) {
 	signedIn := false
 	defer func() {
 		if !s.caught(recover()) && signedIn {
@@ -98,7 +102,7 @@ func (s *session) begin() {
 		}
 		s.end()
 	}()
-	signedIn = s.signIn()
+	signedIn = (!announced || s.introduce()) && s.signIn()
 }
 
 func (s *session) talk() {
@@ -353,6 +357,9 @@ func (s *session) take(d *database, schema string) error {
 		}
 	}
 	want.Vars = s.vars
+	if d.settings.Proxy != 0 { // its connections are one client's
+		want.New, want.Client = true, s.addresses()
+	}
 	for {
 		lease, err := d.set.Pick(upstream.Request{})
 		if err != nil {

@@ -140,7 +140,8 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 	if settings == nil { // it left the config a moment ago
 		settings = new(listener)
 	}
-	address := addressOf(c)
+	address := socketAddress(c.RemoteAddr()).Addr()
+	announced := settings.proxies.Has(address) // then it is introduced first, and counted as the client's
 	s := &session{door: d, serving: sv, listener: settings, tables: tables, client: wire.New(c), address: address, id: d.nextID(), series: settings.series, dead: make(chan struct{})}
 
 	d.mu.Lock()
@@ -150,11 +151,13 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 		refusal, reason = errorShutdown, "draining"
 	case limits.Connections > 0 && d.open(sv.listener, netip.Addr{}) >= limits.Connections:
 		reason = "connections"
-	case limits.ConnectionsPerAddress > 0 && d.open(sv.listener, address) >= limits.ConnectionsPerAddress:
+	case !announced && limits.ConnectionsPerAddress > 0 && d.open(sv.listener, address) >= limits.ConnectionsPerAddress:
 		reason = "connections_per_address"
 	default:
 		sv.sessions[s] = struct{}{}
-		sv.addresses[address]++
+		if s.counted = !announced; s.counted {
+			sv.addresses[address]++
+		}
 		d.sessions++
 		d.watch()
 	}
@@ -162,15 +165,20 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 
 	if reason != "" {
 		s.series.Refused(reason)
-		// The socket's buffer is empty, so this cannot block. Before the greeting an ERR packet has no SQLSTATE.
-		e := mysql.Error{Code: refusal.Code, Message: refusal.Message}
-		s.client.WritePatience(time.Second)
-		_ = s.client.WriteMessage(0, e.AppendTo)
+		s.decline(refusal)
 		_ = s.client.Close()
 		return
 	}
 	s.series.Accepted()
-	go s.begin() // ends with its client or by Drain, which waits until it has left
+	go s.begin(announced) // ends with its client or by Drain, which waits until it has left
+}
+
+// decline says why there is no greeting.
+func (s *session) decline(e mysql.Error) {
+	// The socket's buffer is empty, so this cannot block. Before the greeting an ERR packet has no SQLSTATE.
+	e.State = ""
+	s.client.WritePatience(time.Second)
+	_ = s.client.WriteMessage(0, e.AppendTo)
 }
 
 // nextID numbers a session.
@@ -204,8 +212,10 @@ func (d *Door) left(s *session) {
 	defer d.mu.Unlock()
 	sv := s.serving
 	delete(sv.sessions, s)
-	if sv.addresses[s.address]--; sv.addresses[s.address] <= 0 {
-		delete(sv.addresses, s.address)
+	if s.counted {
+		if sv.addresses[s.address]--; sv.addresses[s.address] <= 0 {
+			delete(sv.addresses, s.address)
+		}
 	}
 	d.sessions--
 	if d.sessions == 0 {
@@ -215,13 +225,6 @@ func (d *Door) left(s *session) {
 	close(sv.changed)
 	sv.changed = make(chan struct{})
 	s.series.Closed()
-}
-
-func addressOf(c net.Conn) netip.Addr {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }
 
 // Sessions is the number of client connections.

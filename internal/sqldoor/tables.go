@@ -14,6 +14,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/health"
@@ -51,6 +52,7 @@ type listener struct {
 	defaultDatabase string
 	timeouts        config.ListenerTimeouts
 	limits          config.ListenerLimits
+	proxies         proxyproto.Trust // whose connections begin with a PROXY protocol header
 	series          *observe.ListenerSeries
 }
 
@@ -80,6 +82,7 @@ func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tab
 				defaultDatabase: l.DefaultDatabase,
 				timeouts:        l.Timeouts,
 				limits:          l.Limits,
+				proxies:         l.ProxyProtocol,
 				series:          m.Listener(name, string(config.ProtocolMySQL)),
 			}
 		}
@@ -103,6 +106,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 		User:     from.Login.User,
 		Password: string(from.Login.Password),
 		Connect:  time.Duration(from.Timeouts.Connect),
+		Proxy:    proxyproto.ParseVersion(string(from.ProxyProtocol)),
 	}
 	if base, bad := tlsconfig.Client(from.TLS); base != nil {
 		settings.TLS = tlsconfig.ForAddress(base, shard.Primary)
@@ -150,7 +154,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 // settingsIdentity stands for all that a connection's sign-in depends on, without showing the password.
 func settingsIdentity(d *config.Database) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q", d.Login.User, string(d.Login.Password))
+	fmt.Fprintf(h, "%q %q %q", d.Login.User, string(d.Login.Password), d.ProxyProtocol)
 	if t := d.TLS; t != nil {
 		fmt.Fprintf(h, " %q %q %q %q %v", t.CA, t.Cert, t.Key, t.ServerName, t.InsecureSkipVerify)
 	}

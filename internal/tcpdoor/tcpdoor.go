@@ -24,6 +24,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/balance"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -42,6 +43,7 @@ type site struct {
 	generation  uint64
 	service     *services.Service
 	tls         *tls.Config
+	proxies     proxyproto.Trust // whose connections begin with a PROXY protocol header
 	connections int
 	alike       int // per client address
 	handshake   time.Duration
@@ -62,7 +64,7 @@ func Compile(c *config.Config, generation uint64, all map[string]*services.Servi
 			problems = append(problems, c.Problem(strings.TrimSuffix("listeners."+name+".tls."+p.Field, "."), "%s", p.Message))
 		}
 		t.sites[name] = &site{
-			generation: generation, service: all[l.Service.Name], tls: serverTLS,
+			generation: generation, service: all[l.Service.Name], tls: serverTLS, proxies: l.ProxyProtocol,
 			connections: l.Limits.Connections, alike: l.Limits.ConnectionsPerAddress,
 			handshake: time.Duration(l.Timeouts.RequestHeader), idle: time.Duration(l.Timeouts.Idle),
 			series: m.Listener(name, string(l.Protocol)),
@@ -90,7 +92,7 @@ type Door struct {
 type conn struct {
 	listener string
 	client   net.Conn
-	peer     netip.Addr
+	from, to netip.AddrPort // the client's address and the one that it asked for; guarded by Door.mu until they are known
 	cancel   context.CancelFunc
 }
 
@@ -128,29 +130,19 @@ func (d *Door) accept(nc net.Conn, listener string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &conn{listener: listener, client: nc, cancel: cancel}
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		c.peer = a.AddrPort().Addr().Unmap()
+	from, to := addressOf(nc.RemoteAddr()), addressOf(nc.LocalAddr())
+	announced := s.proxies.Has(from.Addr()) // then it is introduced first, and counted as the client's
+	if !announced {
+		c.from, c.to = from, to
 	}
 	d.mu.Lock()
 	refused := ""
-	if s.connections > 0 || s.alike > 0 {
-		all, alike := 0, 0
-		for other := range d.conns {
-			if other.listener == listener {
-				all++
-				if other.peer == c.peer {
-					alike++
-				}
-			}
-		}
-		switch {
-		case s.connections > 0 && all >= s.connections:
-			refused = "connections"
-		case s.alike > 0 && alike >= s.alike:
-			refused = "connections_per_address"
-		}
-	}
-	if refused == "" {
+	switch all, alike := d.alike(c, s); {
+	case s.connections > 0 && all >= s.connections:
+		refused = "connections"
+	case !announced && s.alike > 0 && alike >= s.alike:
+		refused = "connections_per_address"
+	default:
 		d.conns[c] = struct{}{}
 		d.group.Add(1)
 	}
@@ -175,14 +167,73 @@ func (d *Door) accept(nc net.Conn, listener string) {
 			delete(d.conns, c)
 			d.mu.Unlock()
 		}()
+		if announced && !d.introduce(ctx, c, s, from, to) {
+			return
+		}
 		d.relay(ctx, c, s)
 	}()
+}
+
+// alike counts the other connections of c's listener, and of these those of its client's address; nothing when there is no bound. Door.mu
+// is held.
+func (d *Door) alike(c *conn, s *site) (all, alike int) {
+	if s.connections <= 0 && s.alike <= 0 {
+		return 0, 0
+	}
+	for other := range d.conns {
+		if other != c && other.listener == c.listener {
+			all++
+			if other.from.IsValid() && other.from.Addr() == c.from.Addr() {
+				alike++
+			}
+		}
+	}
+	return all, alike
+}
+
+// introduce reads the PROXY protocol header with which a trusted load balancer begins a connection. It says whether the
+// connection goes on.
+func (d *Door) introduce(ctx context.Context, c *conn, s *site, from, to netip.AddrPort) bool {
+	ctx, done := timeout(ctx, s.handshake)
+	defer done()
+	stop := context.AfterFunc(ctx, func() { _ = c.client.SetReadDeadline(time.Unix(1, 0)) })
+	h, err := proxyproto.Read(c.client)
+	if err != nil || !stop() {
+		s.series.Refused("proxy_protocol")
+		d.options.Log.Debug("no PROXY protocol header", "listener", c.listener, "peer", from.Addr(), "error", err)
+		return false
+	}
+	if h.Known() {
+		from, to = h.From, h.To
+	}
+	d.mu.Lock()
+	c.from, c.to = from, to
+	_, alike := d.alike(c, s)
+	many := h.Known() && s.alike > 0 && alike >= s.alike
+	if many {
+		c.from = netip.AddrPort{} // nobody's, for those who count
+	}
+	d.mu.Unlock()
+	if many {
+		s.series.Refused("connections_per_address")
+		return false
+	}
+	return true
+}
+
+// addressOf gives an address in its shortest form; the zero value for what is no TCP address.
+func addressOf(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return netip.AddrPort{}
 }
 
 // relay is the whole life of one connection: sign the client in to TLS, find an endpoint, copy both ways, write the record.
 func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 	began := poll.Now()
-	record := observe.Record{Time: began.Time(), Door: observe.DoorTCP, Listener: c.listener, ClientAddress: c.peer, Service: s.service.Name, Generation: s.generation}
+	record := observe.Record{Time: began.Time(), Door: observe.DoorTCP, Listener: c.listener, ClientAddress: c.from.Addr(), Service: s.service.Name, Generation: s.generation}
 	client := c.client
 	if s.tls != nil {
 		tc := tls.Server(client, s.tls)
@@ -224,7 +275,7 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Record) (net.Conn, upstream.Lease, *fault.Fault) {
 	pick := upstream.Request{}
 	if s.service.HashKey != "" { // of a connection only the client's address is known
-		b := c.peer.As16()
+		b := c.from.Addr().As16()
 		pick.Hash, pick.Hashed = balance.Key(b[:]), true
 	}
 	var last *fault.Fault
@@ -241,7 +292,7 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 			return nil, lease, last
 		}
 		record.Endpoint = lease.Endpoint.Address
-		up, err := dial(ctx, s.service, lease.Endpoint.Address)
+		up, err := dial(ctx, s.service, lease.Endpoint.Address, proxyproto.Header{From: c.from, To: c.to})
 		if err == nil {
 			return up, lease, nil
 		}
@@ -258,12 +309,18 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 	}
 }
 
-func dial(ctx context.Context, s *services.Service, address string) (net.Conn, error) {
+func dial(ctx context.Context, s *services.Service, address string, client proxyproto.Header) (net.Conn, error) {
 	ctx, cancel := timeout(ctx, s.TimeoutConnect)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connect %s (%s): %w", s.Name, address, err)
+	}
+	if s.ProxyProtocol != 0 { // outside of TLS
+		if _, err := nc.Write(client.AppendTo(nil, s.ProxyProtocol)); err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("connect %s (%s): PROXY protocol: %w", s.Name, address, err)
+		}
 	}
 	if s.TLS == nil {
 		return nc, nil

@@ -21,21 +21,24 @@ import (
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
 
 // Settings are how to sign in to the instances of a database. They are never changed.
 type Settings struct {
 	User, Password string
-	TLS            *tls.Config   // nil means plain text; a ServerName must be set
-	Connect        time.Duration // until the session stands; 0 means no bound but the context's
+	TLS            *tls.Config        // nil means plain text; a ServerName must be set
+	Proxy          proxyproto.Version // of the header with which each connection begins
+	Connect        time.Duration      // until the session stands; 0 means no bound but the context's
 }
 
 // Session is what a connection is opened for.
 type Session struct {
-	Capabilities mysql.Capability // of the client; of these, mysql.Relayed matter
-	Collation    uint8            // 0 means utf8mb4_general_ci
-	Schema       string           // "" means none
+	Capabilities mysql.Capability  // of the client; of these, mysql.Relayed matter
+	Collation    uint8             // 0 means utf8mb4_general_ci
+	Schema       string            // "" means none
+	Client       proxyproto.Header // whom Settings.Proxy tells the instance of; the zero value: nobody
 }
 
 // Facts is what the last greeting of an instance said. The zero value knows nothing. It is safe for any number of
@@ -104,7 +107,12 @@ func Open(ctx context.Context, address string, s *Settings, want Session, facts 
 		c.ReadBefore(poll.Now().Add(max(time.Until(deadline), 1)))
 	}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	err = c.signIn(address, s, want, facts)
+	if s.Proxy != 0 { // outside of TLS, and before the instance's greeting
+		_, err = c.Plain().Write(want.Client.AppendTo(nil, s.Proxy))
+	}
+	if err == nil {
+		err = c.signIn(address, s, want, facts)
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 )
 
 // Limits bound a pool. They come with every Take, so that a reload needs not touch the pool.
@@ -65,6 +66,8 @@ type Want struct {
 	Only    bool   // no other one will do: Take gives nil at once when it is not to be had
 	Quiet   bool   // its list of warnings must be empty
 	New     bool   // no idle one will do
+
+	Client proxyproto.Header // see Session
 }
 
 // Stats is the state of a pool.
@@ -276,7 +279,7 @@ func (p *Pool) learnVars(c *Conn) error {
 
 // Open uses the permission that Take gave. With an error it is used up too.
 func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want) (*Conn, error) {
-	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema}
+	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema, Client: want.Client}
 	c, err := Open(ctx, address, s, session, &p.Facts)
 	if err != nil {
 		p.Drop(nil)

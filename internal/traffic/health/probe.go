@@ -19,14 +19,29 @@ import (
 // ends when ctx does and leaves nothing behind.
 type Probe func(ctx context.Context, address string) error
 
-// TCP is a probe that is content when a connection is accepted.
-func TCP() Probe {
+// TCP is a probe that is content when a connection is accepted. preamble, if any, is sent before it is closed.
+func TCP(preamble []byte) Probe {
 	return func(ctx context.Context, address string) error {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		conn, err := dial(preamble)(ctx, "tcp", address)
 		if err != nil {
 			return inWords(err)
 		}
 		return conn.Close()
+	}
+}
+
+// dial connects and sends the preamble: with an endpoint that expects a PROXY protocol header, nothing goes without.
+func dial(preamble []byte) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil || len(preamble) == 0 {
+			return conn, err
+		}
+		if _, err := conn.Write(preamble); err != nil { // a few bytes into an empty socket buffer: it cannot block
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
 	}
 }
 
@@ -37,6 +52,8 @@ type HTTPOptions struct {
 	Status StatusSet   // the zero set means 200-399
 	TLS    *tls.Config // nil means plain text; the name to verify is TLS.ServerName, else the address's host
 	HTTP2  bool        // the endpoint speaks HTTP/2 only: negotiated with TLS, else with prior knowledge
+
+	Preamble []byte // sent before all else, outside of TLS
 }
 
 // probeHeadBytes and probeBodyBytes bound what an endpoint can make a check read.
@@ -53,7 +70,7 @@ func HTTP(o HTTPOptions) Probe {
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: probeHeadBytes,
-		DialContext:            new(net.Dialer).DialContext,
+		DialContext:            dial(o.Preamble),
 	}
 	if o.TLS != nil {
 		scheme = "https"

@@ -125,7 +125,7 @@ func TestHTTPProbeOverTLS(t *testing.T) {
 func TestProbesSayWhy(t *testing.T) {
 	t.Parallel()
 	dead := refused(t)
-	for _, p := range []Probe{TCP(), HTTP(HTTPOptions{})} {
+	for _, p := range []Probe{TCP(nil), HTTP(HTTPOptions{})} {
 		err := ask(t, p, dead)
 		if err == nil || err.Error() != "connection refused" || !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("nobody listens: %v", err)
@@ -150,7 +150,7 @@ func TestProbesSayWhy(t *testing.T) {
 			c.Close()
 		}
 	}()
-	wantError(t, ask(t, TCP(), ln.Addr().String()), "")
+	wantError(t, ask(t, TCP(nil), ln.Addr().String()), "")
 	wantError(t, ask(t, HTTP(HTTPOptions{}), ln.Addr().String()), "connection closed without an answer")
 }
 
@@ -247,5 +247,41 @@ func TestHTTP2Probe(t *testing.T) {
 		}
 		t.Cleanup(s.Close)
 		wantError(t, ask(t, HTTP(o), s.Listener.Addr().String()), "")
+	}
+}
+
+// What an endpoint expects before all else, checks send too.
+func TestProbesSendThePreamble(t *testing.T) {
+	t.Parallel()
+	const preamble = "PROXY UNKNOWN\r\n"
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	got := make(chan string)
+	go func() { // two checks
+		for range 2 {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			text := make([]byte, len(preamble))
+			_, _ = io.ReadFull(c, text)
+			got <- string(text)
+			_, _ = c.Read(make([]byte, 1<<10))
+			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+			c.Close()
+		}
+	}()
+	for _, p := range []Probe{TCP([]byte(preamble)), HTTP(HTTPOptions{Preamble: []byte(preamble)})} {
+		answer := make(chan error, 1)
+		go func() { answer <- ask(t, p, ln.Addr().String()) }()
+		if text := <-got; text != preamble {
+			t.Errorf("%q", text)
+		}
+		if err := <-answer; err != nil {
+			t.Error(err)
+		}
 	}
 }

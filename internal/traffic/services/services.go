@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/balance"
 	"github.com/menshen-gateway/menshen/internal/traffic/health"
@@ -31,7 +32,8 @@ type Service struct {
 	TimeoutConnect time.Duration
 	TimeoutFirst   time.Duration // first byte
 	TimeoutIdle    time.Duration
-	IdleMax        int // idle connections kept for each endpoint
+	ProxyProtocol  proxyproto.Version // with which connections begin; only of services that no route leads to
+	IdleMax        int                // idle connections kept for each endpoint
 }
 
 // Compile makes all services of a config, leased from the generation g. newPool makes what an endpoint keeps.
@@ -69,6 +71,7 @@ func compile(name string, from *config.Service, g *upstream.Generation, newPool 
 		TimeoutFirst:   time.Duration(from.Timeouts.FirstByte),
 		TimeoutIdle:    time.Duration(from.Timeouts.Idle),
 		IdleMax:        from.Connections.MaxIdlePerEndpoint,
+		ProxyProtocol:  proxyproto.ParseVersion(string(from.ProxyProtocol)),
 	}
 	if from.Balance.Algorithm == config.Hash {
 		s.HashKey = from.Balance.Key
@@ -92,13 +95,14 @@ func compile(name string, from *config.Service, g *upstream.Generation, newPool 
 	}
 	if h := from.HealthCheck; h != nil {
 		spec.Health = health.Settings{Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout), Rise: h.Rise, Fall: h.Fall}
-		spec.Probe = health.TCP()
+		preamble := proxyproto.Header{}.AppendTo(nil, s.ProxyProtocol) // a check speaks for itself
+		spec.Probe = health.TCP(preamble)
 		if h.Path != "" {
 			status, err := health.ParseStatus(h.Status)
 			if err != nil {
 				problems = append(problems, tlsconfig.Problem{Field: "health_check.status", Message: err.Error()})
 			}
-			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS, HTTP2: s.HTTP2})
+			spec.Probe = health.HTTP(health.HTTPOptions{Path: h.Path, Host: h.Host, Status: status, TLS: clientTLS, HTTP2: s.HTTP2, Preamble: preamble})
 		}
 	}
 	s.Set = g.Set(spec)
@@ -111,7 +115,7 @@ func speaksHTTP2(s *config.Service) bool {
 
 // identity is what makes an endpoint another one although its address is the same: how connections to it are made.
 func identity(s *config.Service) string {
-	id := fmt.Sprintf("protocol=%s connect=%v idle=%d", s.Protocol, s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint)
+	id := fmt.Sprintf("protocol=%s connect=%v idle=%d proxy=%s", s.Protocol, s.Timeouts.Connect, s.Connections.MaxIdlePerEndpoint, s.ProxyProtocol)
 	if s.TLS != nil {
 		id += fmt.Sprintf(" tls=%+v", *s.TLS)
 		for _, file := range []string{s.TLS.CA, s.TLS.Cert, s.TLS.Key} { // a changed file makes new connections
