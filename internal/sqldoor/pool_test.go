@@ -367,6 +367,12 @@ func TestPins(t *testing.T) {
 	f("PREPARE p FROM 'SELECT 1'", "PREPARE")
 	f("SELECT SQL_CALC_FOUND_ROWS * FROM users LIMIT 1", "SQL_CALC_FOUND_ROWS", "SELECT 1")
 	f("SET timestamp = 5", "setting")
+	if a, _ := r.ask(mysql.ComQuery, "SET time_zone = '+01:00', max_execution_time = 5"); a.Code != 1193 {
+		t.Errorf("an unknown variable: %d", a.Code)
+	}
+	wantPin("") // nothing was set
+	f("SET sql_auto_is_null = 0, session_track_schema = 0, session_track_system_variables = 'autocommit'", "")
+	f("SET sql_auto_is_null = 1", "setting")
 	f("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION", "BEGIN", "COMMIT")
 	f("SET @@tx_isolation = 'SERIALIZABLE'", "SET TRANSACTION", "BEGIN", "SELECT 1", "ROLLBACK")
 	f("XA START 'x'", "XA")

@@ -499,6 +499,8 @@ func settingsAnswer(query string) []byte {
 		add(c.AppendTo(nil))
 		value := "1"
 		switch {
+		case strings.Contains(name, "sql_auto_is_null"):
+			value = "0"
 		case strings.Contains(name, "sql_mode"):
 			value = ""
 		case strings.Contains(name, "character_set"):

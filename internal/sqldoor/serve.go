@@ -422,6 +422,9 @@ func (s *session) after() error {
 	}
 	s.traces.ran(l.Conn, s.id, &st.judgement, r)
 	s.traces.pool = l.pool
+	if r.Code == 1193 && st.Kind == scan.Set && st.Statements == 1 && !st.Effects.Has(anything) {
+		return nil // an unknown variable: the statement was not begun. Tools try those of other servers and versions
+	}
 	if r.Code == 1064 && !r.Settled && st.Kind == scan.Unknown {
 		return nil // it was not even read
 	}

@@ -38,7 +38,7 @@ func (s *session) table(columns []string, rows [][]string) (goOn bool) {
 }
 
 // unsigned is what CONNECTION_ID() is: clients make a number of it.
-var unsigned = mysql.Column{Type: mysql.TypeLongLong, Collation: 63, Length: 10, Flags: 1 | 32 | 128} // NOT NULL, UNSIGNED, BINARY
+var unsigned = mysql.Column{Type: mysql.TypeLong, Collation: 63, Length: 10, Flags: 1 | 32 | 128} // NOT NULL, UNSIGNED, BINARY
 
 // tableOf is table with columns of another type.
 func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (goOn bool) {

@@ -24,7 +24,8 @@ sql_big_selects=n sql_notes=n sql_warnings=n sql_quote_show_create=n sql_buffer_
 net_write_timeout=n lock_wait_timeout=n innodb_lock_wait_timeout=n lc_time_names lc_messages div_precision_increment=n default_week_format=n default_storage_engine
 completion_type low_priority_updates=n updatable_views_with_limit max_sort_length=n tmp_table_size=n max_heap_table_size=n sort_buffer_size=n join_buffer_size=n
 read_buffer_size=n read_rnd_buffer_size=n max_error_count=n auto_increment_increment=n auto_increment_offset=n big_tables=n optimizer_search_depth=n
-optimizer_prune_level=n optimizer_switch`
+optimizer_prune_level=n optimizer_switch sql_auto_is_null=n session_track_schema=n session_track_state_change=n session_track_system_variables
+session_track_transaction_info`
 	variablesCharset = ` character_set_client character_set_results character_set_connection collation_connection`
 	variablesMariaDB = ` tx_isolation tx_read_only=n max_statement_time=n check_constraint_checks=n old_mode innodb_strict_mode=n`
 	variablesMySQL   = ` transaction_isolation transaction_read_only=n max_execution_time=n`
@@ -174,6 +175,9 @@ func (c *Conn) ReadVars() (*Vars, error) {
 			return nil, nil
 		}
 		v.values[i] = string(value)
+	}
+	if v.Value("sql_auto_is_null") == "1" {
+		return nil, nil // WHERE id IS NULL asks for the row that was inserted last, which is a connection's own
 	}
 	if c.Vars != nil && c.Vars.Equal(v) {
 		return c.Vars, nil // the same pointer compares faster
