@@ -26,7 +26,7 @@ NONE < fault, poll
 NONE < h1, mysql, proxyproto, sqldoor/scan
 
 # Pure choices: they are tested against a plain version of themselves, without a gateway around them.
-NONE < traffic/balance, traffic/health, httpdoor/route
+NONE < traffic/balance, traffic/health, httpdoor/route, sqldoor/group
 
 # The user's words know nobody who acts on them; those who compile know the words.
 NONE < config
@@ -51,7 +51,7 @@ observe, proxyproto, traffic/services, traffic/tunnel < tcpdoor
 
 # The SQL door. The doors never import each other.
 mysql, poll < sqldoor/wire
-fault, proxyproto, sqldoor/wire < sqldoor/backend
+fault, proxyproto, sqldoor/group, sqldoor/wire < sqldoor/backend
 identity, observe, tlsconfig, traffic/upstream, sqldoor/backend, sqldoor/scan < sqldoor
 
 # One snapshot of both doors; status above it; and app, which alone knows everything. The admin API sees the gateway through an

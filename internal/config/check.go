@@ -357,8 +357,28 @@ func (k *checker) database(path string, d *Database) {
 	if len(d.Shards) > 1 {
 		k.problem(join(path, "shards"), "has %d shards (accepted: exactly one, which means that the database is not sharded)", len(d.Shards))
 	}
+	for _, name := range sorted(d.Shards) {
+		k.group(join(join(path, "shards"), name), d.Shards[name])
+	}
+	k.atLeast(join(path, "check_interval"), d.CheckInterval, 10*time.Millisecond)
 	k.clientTLS(join(path, "tls"), d.TLS)
 	if d.ProxyProtocol.On() && d.Pool.Share != "session" {
 		k.problem(join(path, "proxy_protocol"), "a connection tells one client's address, but with pool.share: %s it serves many (accepted: with pool.share: session)", d.Pool.Share)
+	}
+}
+
+// group judges the instances of a shard.
+func (k *checker) group(path string, s *Shard) {
+	if s == nil {
+		return
+	}
+	for i, address := range s.Replicas {
+		at := fmt.Sprintf("%s.replicas[%d]", path, i)
+		switch first := slices.Index(s.Replicas, address); {
+		case address == s.Primary:
+			k.problem(at, "%s is the primary (accepted: the other instances of its group)", address)
+		case first < i:
+			k.problem(at, "%s is there twice, first as replicas[%d] (accepted: each instance once)", address, first)
+		}
 	}
 }

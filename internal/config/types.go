@@ -293,8 +293,35 @@ type Database struct {
 	Timeouts DatabaseTimeouts  `yaml:"timeouts" doc:"How long an instance may take for each step."`
 	Pool     DatabasePool      `yaml:"pool" doc:"How sessions share connections to an instance."`
 
+	ReadFrom      ReadFrom    `yaml:"read_from" enum:"primary,replicas,nearest" default:"primary" doc:"Where reads go. replicas: to those that are fresh, by balance. nearest: to whichever fresh instance answers fastest, the primary among them."`
+	MaxLag        Duration    `yaml:"max_lag" default:"2s" doc:"A replica that is further behind the primary takes no reads. 0 means that lag does not matter."`
+	Consistency   Consistency `yaml:"consistency" enum:"session,eventual" default:"session" doc:"session: a session reads what it wrote. eventual: it may have to wait until its writes have reached the replica."`
+	Balance       Algorithm   `yaml:"balance" enum:"round_robin,least_connections,least_latency,random" default:"round_robin" doc:"How a replica is chosen; nearest is always by latency."`
+	FailoverWait  Duration    `yaml:"failover_wait" default:"10s" doc:"How long a statement outside of a transaction waits while a group with replicas has no primary that takes writes. 0 means no wait."`
+	FailoverQueue int         `yaml:"failover_queue" default:"1000" min:"0" max:"100000" doc:"Statements that may wait so at once; further ones fail."`
+	CheckInterval Duration    `yaml:"check_interval" default:"1s" doc:"How often each instance is asked for its role, lag and health."`
+
 	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol" enum:"off,v1,v2" default:"off" doc:"Each connection to an instance begins with a PROXY protocol header that tells the client's address. Needs pool.share: session."`
 }
+
+// ReadFrom says which instances of a group take reads.
+type ReadFrom string
+
+// The ways to read.
+const (
+	ReadPrimary  ReadFrom = "primary"
+	ReadReplicas ReadFrom = "replicas"
+	ReadNearest  ReadFrom = "nearest"
+)
+
+// Consistency says what a session sees of its own writes.
+type Consistency string
+
+// The consistencies.
+const (
+	ConsistencySession  Consistency = "session"
+	ConsistencyEventual Consistency = "eventual"
+)
 
 // DatabasePool bounds the connections to each instance of a database.
 type DatabasePool struct {
@@ -319,8 +346,9 @@ type Login struct {
 
 // Shard is an instance group and a schema in it.
 type Shard struct {
-	Primary string `yaml:"primary" required:"true" form:"endpoint" doc:"host:port of the instance that takes writes."`
-	Schema  string `yaml:"schema" doc:"Name of the schema on the instance; absent means the database's name."`
+	Primary  string   `yaml:"primary" required:"true" form:"endpoint" doc:"host:port of the instance that takes writes. With replicas it is where to start: which instance is the primary is found out."`
+	Replicas []string `yaml:"replicas" form:"endpoint" doc:"host:port of the other instances of the group."`
+	Schema   string   `yaml:"schema" doc:"Name of the schema on the instance; absent means the database's name."`
 }
 
 // Consumer is an identity, the same for both doors.

@@ -22,7 +22,7 @@ func (s *session) use(name string) (goOn bool) {
 	if d == nil {
 		return s.refuse(errorUnknownDatabase(name))
 	}
-	if s.link != nil && s.link.home != d.home {
+	if s.link != nil && !d.has(s.link.home) {
 		if s.inTransaction() {
 			return s.refuse(errorTransaction)
 		}

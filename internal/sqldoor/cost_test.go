@@ -40,7 +40,7 @@ func TestStatementAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
 			t.Errorf("%v allocations for a statement (shared connections: %v)", n, shared)
 		}
-		if idle := g.tables.Load().databases["shop"].pool.Stats().Idle; (idle == 1) != shared {
+		if idle := g.tables.Load().databases["shop"].instances[0].pool.Stats().Idle; (idle == 1) != shared {
 			t.Errorf("%d connections are idle (shared: %v)", idle, shared)
 		}
 	}

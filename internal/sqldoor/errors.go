@@ -44,6 +44,7 @@ var (
 	errorPreparedLong    = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'prepared statements longer than 128 KiB'"}
 	errorPlugins         = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
 	errorMoved           = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
+	errorDethroned       = mysql.Error{Code: 1290, State: "HY000", Message: "The transaction was rolled back: its instance is not the primary any more, so that it cannot execute this statement (as with --read-only). Begin again"}
 	errorLost            = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}
 	errorLostIdle        = mysql.Error{Code: 2006, State: "HY000", Message: "MySQL server has gone away"}
 )
@@ -74,7 +75,12 @@ func errorOf(err error, database string) mysql.Error {
 	switch f.Kind {
 	case fault.NoRoute:
 		return errorUnknownDatabase(database)
-	case fault.NoEndpoint, fault.ConnectFailed, fault.ConnectTimeout:
+	case fault.NoEndpoint:
+		if errors.Is(f.Cause, errTwoPrimaries) {
+			return mysql.Error{Code: 1290, State: "HY000", Message: fmt.Sprintf("Writes to database '%s' are refused (as with --read-only): %s", database, f.Public)}
+		}
+		return mysql.Error{Code: 2003, State: "HY000", Message: fmt.Sprintf("Can't connect to MySQL server on '%s' (%s)", database, why(f))}
+	case fault.ConnectFailed, fault.ConnectTimeout:
 		return mysql.Error{Code: 2003, State: "HY000", Message: fmt.Sprintf("Can't connect to MySQL server on '%s' (%s)", database, why(f))}
 	case fault.UpstreamTimeout:
 		return mysql.Error{Code: 3024, State: "HY000", Message: "Query execution was interrupted, maximum statement execution time exceeded"}
@@ -84,6 +90,9 @@ func errorOf(err error, database string) mysql.Error {
 		}
 		return errorLost
 	case fault.Limited:
+		if errors.Is(f.Cause, errQueueFull) {
+			return mysql.Error{Code: 1040, State: "08004", Message: fmt.Sprintf("Too many statements wait for a primary of '%s'", database)}
+		}
 		return errorTooMany
 	case fault.Draining:
 		return errorShutdown
@@ -102,6 +111,8 @@ func why(f *fault.Fault) string {
 	switch {
 	case f.Kind == fault.ConnectTimeout, errors.Is(f.Cause, os.ErrDeadlineExceeded):
 		return "timed out"
+	case errors.Is(f.Cause, errNoPrimary):
+		return "no instance takes writes"
 	case f.Kind == fault.NoEndpoint:
 		return "no healthy instance"
 	case errors.Is(f.Cause, syscall.ECONNREFUSED):

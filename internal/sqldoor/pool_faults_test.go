@@ -115,7 +115,7 @@ func TestLastInsertIDOutlivesItsConnection(t *testing.T) {
 		wantAnswer(t, c, "INSERT INTO users (name) VALUES ('x')", "")
 		id := ask(c, "SELECT MAX(id) FROM users")
 		testenv.Eventually(t, 5*time.Second, func() error {
-			g.tables.Load().databases["shop"].pool.Tidy()
+			g.tables.Load().databases["shop"].instances[0].pool.Tidy()
 			if n := g.stats(); n.Open > 0 {
 				return fmt.Errorf("pool %+v", n)
 			}

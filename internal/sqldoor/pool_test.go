@@ -82,7 +82,7 @@ func wantAnswer(t testing.TB, c *sql.Conn, query, want string, args ...any) {
 }
 
 func (g *gate) stats() (s struct{ Open, Idle, Waiting int }) {
-	st := g.tables.Load().databases["shop"].pool.Stats()
+	st := g.tables.Load().databases["shop"].instances[0].pool.Stats()
 	s.Open, s.Idle, s.Waiting = st.Open, st.Idle, st.Waiting
 	return s
 }
@@ -297,7 +297,7 @@ func TestSettingsTravel(t *testing.T) {
 	wantAnswer(t, other, "SET NAMES utf8mb4", "")
 	for _, one := range set {
 		name, _, _ := strings.Cut(one, "=")
-		if tracked := g.tables.Load().databases["shop"].pool.Usual(keyOf(g)).List.Tracks(name); !tracked {
+		if tracked := g.tables.Load().databases["shop"].instances[0].pool.Usual(keyOf(g)).List.Tracks(name); !tracked {
 			t.Errorf("%s is not compared", name)
 		}
 	}

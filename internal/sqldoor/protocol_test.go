@@ -372,7 +372,7 @@ func TestClientVanishesAtEveryStep(t *testing.T) {
 			return err
 		}
 		tables := g.tables.Load()
-		shop, stock := tables.databases["shop"].pool.Stats(), tables.databases["stock"].pool.Stats()
+		shop, stock := tables.databases["shop"].instances[0].pool.Stats(), tables.databases["stock"].instances[0].pool.Stats()
 		idle := shop.Idle + stock.Idle
 		if s := g.Sessions(); n > idle+2 || s > 0 || running > 0 || shop.Open+stock.Open != idle { // two may be health checks
 			return fmt.Errorf("%d connections to the instance, %d sessions, %d transactions, pools %+v %+v", n, s, running, shop, stock)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,8 +85,10 @@ type session struct {
 // link is the session's connection to an instance.
 type link struct {
 	*backend.Conn
+	in       *instance
+	role     upstream.Class // what in was leased as
 	pool     *backend.Pool
-	home     string // see database
+	home     string // see instance
 	lease    upstream.Lease
 	settings *backend.Settings
 	spent    bool // it is closed rather than given back
@@ -200,7 +203,7 @@ func (s *session) setCloser(c io.Closer) bool {
 	interrupted := s.doomed
 	s.doomed, s.victim = false, nil
 	if c != nil {
-		s.at = target{s.held.lease.Endpoint.Address, s.held.settings, s.held.ThreadID}
+		s.at = target{s.held.in.address, s.held.settings, s.held.ThreadID}
 		s.victim = &s.at
 	}
 	s.mu.Lock()
@@ -256,7 +259,10 @@ func (s *session) key() backend.Key {
 func (s *session) ensure() error {
 	d, schema, err := s.target()
 	l := s.link
-	if l != nil && (err != nil || l.home != d.home) {
+	if l != nil && err == nil && l.deposed(d) {
+		return s.dethroned(d)
+	}
+	if l != nil && (err != nil || !d.has(l.home)) {
 		switch {
 		case s.inTransaction():
 			return nil // the database moved or went: the transaction may end where it is
@@ -301,7 +307,7 @@ func (s *session) ensure() error {
 	}
 	if asks(effects) && !s.traces.answers(l.Conn, s.id, effects) {
 		s.settle(!s.unsure)
-		return s.forgotten(l.pool)
+		return s.forgotten(d)
 	}
 	return nil
 }
@@ -326,92 +332,120 @@ func (s *session) number() error {
 }
 
 // forgotten is the refusal of a statement that asks for what another connection knew.
-func (s *session) forgotten(p *backend.Pool) error {
-	if last := s.traces.last.conn; s.traces.pool != p && last != nil {
+func (s *session) forgotten(d *database) error {
+	if last := s.traces.last.conn; last != nil && !slices.ContainsFunc(d.instances, func(in *instance) bool { return in.pool == s.traces.pool }) {
 		return errors.Join(&errorLostIdle, errEnd)
 	}
 	s.pin(pinDiagnostics) // the next time it will know
 	return &errorForgotten
 }
 
-// take gets a connection from the pool of a database's instance, or opens one.
+// take gets a connection to the database's primary. A statement outside of a transaction waits for one, if there is none for a while.
 func (s *session) take(d *database, schema string) error {
+	until := d.patience()
+	for {
+		in, lease, err := d.primary(s.dead, until)
+		if err != nil {
+			return err
+		}
+		if again, err := s.takeFrom(d, in, lease, classPrimary, schema); !again || until == 0 {
+			return err
+		}
+	}
+}
+
+// takeFrom gets a connection from the pool of an instance, or opens one. role is what the instance was leased as; the lease is the session's, or done, when it returns.
+// again says that the instance cannot be reached, or has lost its role meanwhile: with the error, nothing was sent, so another instance may be tried.
+func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role upstream.Class, schema string) (again bool, err error) {
 	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.traces.last.conn}
+	unused := func(err error) (bool, error) {
+		lease.Done(upstream.Outcome{Ignored: true})
+		return false, err
+	}
 	if asks(s.st.Effects) {
 		only, quiet, ok := s.traces.where(s.st.Effects)
 		if !ok {
-			return s.forgotten(d.pool)
+			return unused(s.forgotten(d))
 		}
 		want.Quiet = quiet
 		if only != nil {
 			want.Prefer, want.Only, want.Quiet = only, true, false
 		}
 	}
-	usual := d.pool.Usual(want.Key)
-	if s.varsOf != d.pool {
+	usual := in.pool.Usual(want.Key)
+	if s.varsOf != in.pool {
 		// The first connection, or another instance than before: settings are what is usual there, and what the session changed.
 		if want.New = usual == nil; !want.New {
-			if err := s.rebase(d, usual); err != nil {
-				return err
+			if err := s.rebase(in.pool, usual); err != nil {
+				return unused(err)
 			}
 		}
 	}
 	want.Vars = s.vars
-	if d.settings.Proxy != 0 { // its connections are one client's
+	if in.settings.Proxy != 0 { // its connections are one client's
 		want.New, want.Client = true, s.addresses()
 	}
 	for {
-		lease, err := d.set.Pick(upstream.Request{})
+		conn, err := in.pool.Take(s.dead, d.limits, want)
 		if err != nil {
-			return err
-		}
-		conn, err := d.pool.Take(s.dead, d.limits, want)
-		if err != nil {
-			lease.Done(upstream.Outcome{Ignored: true})
 			if want.Only {
-				return s.forgotten(d.pool)
+				err = s.forgotten(d)
 			}
-			return err
+			return unused(err)
 		}
 		if conn == nil {
-			if conn, err = d.pool.Open(context.Background(), lease.Endpoint.Address, d.settings, want); err != nil {
+			if conn, err = in.pool.Open(context.Background(), in.address, in.settings, want); err != nil {
 				var refused *mysql.Error
-				lease.Done(upstream.Outcome{Failed: !errors.As(err, &refused)})
-				return err
+				answered := errors.As(err, &refused)
+				lease.Done(upstream.Outcome{Failed: !answered})
+				return !answered && d.failedToConnect(in, err), err
 			}
 		} else if poll.Now().Sub(conn.Used) >= staleAfter && !conn.Alive() {
-			d.pool.Drop(conn) // servers close idle connections: that is no failure
-			lease.Done(upstream.Outcome{Ignored: true})
+			in.pool.Drop(conn) // servers close idle connections: that is no failure
 			continue
 		}
-		s.held = link{Conn: conn, pool: d.pool, home: d.home, lease: lease, settings: d.settings}
+		if !d.still(in, role) { // it took a while
+			s.giveBack(in.pool, conn)
+			_, err := unused(d.keeper.why(d))
+			return true, err
+		}
+		s.held = link{Conn: conn, in: in, role: role, pool: in.pool, home: in.home, lease: lease, settings: in.settings}
 		s.link = &s.held
 		s.status = conn.Status
 		if !s.setCloser(conn) {
 			s.unlink(upstream.Outcome{})
-			return fault.New(fault.Draining, "the session was ended")
+			return false, fault.New(fault.Draining, "the session was ended")
 		}
 		break
 	}
 	if !d.shared || s.link.Vars == nil {
 		s.pin(pinUnshared)
 	}
-	if s.varsOf != d.pool {
-		return s.rebase(d, s.link.Vars)
+	if s.varsOf != in.pool {
+		return false, s.rebase(in.pool, s.link.Vars)
 	}
-	return nil
+	return false, nil
+}
+
+// giveBack returns a connection on which nothing was done.
+func (s *session) giveBack(p *backend.Pool, c *backend.Conn) {
+	if c.Vars == nil {
+		p.Drop(c)
+		return
+	}
+	p.Give(c)
 }
 
 // rebase takes the session's settings to another instance, where others are usual.
-func (s *session) rebase(d *database, usual *backend.Vars) error {
+func (s *session) rebase(p *backend.Pool, usual *backend.Vars) error {
 	vars := usual
 	if s.birth != nil && s.vars != nil && usual != nil {
 		if vars = s.vars.Rebase(s.birth, usual); vars == nil {
 			return errors.Join(&errorMoved, errEnd)
 		}
 	}
-	s.vars, s.birth, s.varsOf = vars, usual, d.pool
-	version, _, _ := d.pool.Known()
+	s.vars, s.birth, s.varsOf = vars, usual, p
+	version, _, _ := p.Known()
 	s.learn(version)
 	return nil
 }
@@ -420,8 +454,7 @@ func (s *session) rebase(d *database, usual *backend.Vars) error {
 func (s *session) adopt(schema string, needInsert bool) error {
 	l := s.link
 	if l.Vars != nil && s.vars != nil && l.Vars.List != s.vars.List { // the instance became another product
-		d := database{pool: l.pool}
-		if err := s.rebase(&d, l.Vars); err != nil {
+		if err := s.rebase(l.pool, l.Vars); err != nil {
 			return err
 		}
 	}

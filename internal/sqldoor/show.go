@@ -173,27 +173,29 @@ func (s *session) showPools() bool {
 	var rows [][]string
 	for _, name := range s.tables.names {
 		d := s.tables.databases[name]
-		p := d.pool.Stats()
-		row := []string{name}
-		for _, n := range []int{p.Open, p.Open - p.Idle, p.Idle, p.Waiting, d.limits.Connections, int(p.Waited), int(p.Late)} {
-			row = append(row, strconv.Itoa(n))
+		for _, in := range d.instances {
+			p := in.pool.Stats()
+			row := []string{name}
+			for _, n := range []int{p.Open, p.Open - p.Idle, p.Idle, p.Waiting, d.limits.Connections, int(p.Waited), int(p.Late)} {
+				row = append(row, strconv.Itoa(n))
+			}
+			rows = append(rows, append(row, in.address))
 		}
-		rows = append(rows, row)
 	}
-	return s.table([]string{"Database", "Open", "Used", "Idle", "Waiting", "Max", "Waited", "Timed_out"}, rows)
+	return s.table([]string{"Database", "Open", "Used", "Idle", "Waiting", "Max", "Waited", "Timed_out", "Instance"}, rows)
 }
 
 func (s *session) showInstances() bool {
 	var rows [][]string
 	for _, name := range s.tables.names {
 		d := s.tables.databases[name]
-		version, _, _ := d.pool.Known()
-		for _, e := range d.set.Endpoints() {
-			st := e.Status()
-			rows = append(rows, []string{name, version, strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active))})
+		for _, in := range d.instances {
+			version, _, _ := in.pool.Known()
+			st := in.endpoint.Status()
+			rows = append(rows, []string{name, version, strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, st.Reason})
 		}
 	}
-	return s.table([]string{"Database", "Version", "Healthy", "Used"}, rows)
+	return s.table([]string{"Database", "Version", "Healthy", "Used", "Instance", "Role", "Reason"}, rows)
 }
 
 func (s *session) showStatus() bool {
@@ -294,8 +296,13 @@ func (d *Door) status() (s observe.SQLStatus) {
 		return s
 	}
 	for _, name := range tables.names {
-		p := tables.databases[name].pool.Stats()
-		s.Pools = append(s.Pools, observe.SQLPool{Database: name, Open: p.Open, Idle: p.Idle, Waiting: p.Waiting, Waits: p.Waited, Timeouts: p.Late})
+		sum := observe.SQLPool{Database: name}
+		for _, in := range tables.databases[name].instances {
+			p := in.pool.Stats()
+			sum.Open, sum.Idle, sum.Waiting = sum.Open+p.Open, sum.Idle+p.Idle, sum.Waiting+p.Waiting
+			sum.Waits, sum.Timeouts = sum.Waits+p.Waited, sum.Timeouts+p.Late
+		}
+		s.Pools = append(s.Pools, sum)
 	}
 	return s
 }

@@ -1,7 +1,6 @@
 package sqldoor
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
+	"github.com/menshen-gateway/menshen/internal/traffic/balance"
 	"github.com/menshen-gateway/menshen/internal/traffic/health"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
@@ -33,19 +33,36 @@ type Tables struct {
 	outside   *observe.SQLSeries // statements outside of any database
 }
 
-// database is a logical database with its one instance.
+// database is a logical database with its instances. Where a statement goes is asked of primary and replica, in instance.go.
 type database struct {
 	name      string
-	schema    string // on the instance
-	home      string // stands for instance and login: a connection is good for every database with the same
+	schema    string // on the instances
 	set       *upstream.Set
-	pool      *backend.Pool
+	instances []*instance // in the order of the config, the configured primary first
+	keeper    *keeper     // knows their roles
+	turn      uint64      // later generations have higher ones
 	limits    backend.Limits
-	shared    bool // sessions share connections
-	settings  *backend.Settings
+	shared    bool          // sessions share connections
 	statement time.Duration // see config.DatabaseTimeouts
 	series    *observe.SQLSeries
+
+	// As in config.Database.
+	readFrom     readFrom
+	consistency  consistency
+	maxLag       time.Duration
+	failoverWait time.Duration
+	queue        int // failover_queue
 }
+
+type readFrom = config.ReadFrom
+
+const (
+	readPrimary  = config.ReadPrimary
+	readReplicas = config.ReadReplicas
+	readNearest  = config.ReadNearest
+)
+
+type consistency = config.Consistency
 
 // listener is a mysql listener's settings.
 type listener struct {
@@ -55,10 +72,6 @@ type listener struct {
 	proxies         proxyproto.Trust // whose connections begin with a PROXY protocol header
 	series          *observe.ListenerSeries
 }
-
-// checks are the same for all instances: while one is out, statements for its database are refused at once, so the first
-// good answer brings it back.
-var checks = health.Settings{Interval: 2 * time.Second, Timeout: 2 * time.Second, Rise: 1, Fall: 3}
 
 // Compile makes the tables of a configuration, with one upstream set for each database ("databases.NAME"). Problems of
 // consumers are not among the problems: whoever compiles the whole config asks package identity itself.
@@ -102,22 +115,9 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 		return &database{name: name}, problems
 	}
 	shard := from.Shards[slices.Collect(maps.Keys(from.Shards))[0]]
-	settings := &backend.Settings{
-		User:     from.Login.User,
-		Password: string(from.Login.Password),
-		Connect:  time.Duration(from.Timeouts.Connect),
-		Proxy:    proxyproto.ParseVersion(string(from.ProxyProtocol)),
-	}
-	if base, bad := tlsconfig.Client(from.TLS); base != nil {
-		settings.TLS = tlsconfig.ForAddress(base, shard.Primary)
-		for _, b := range bad {
-			problem(".tls."+b.Field, "%s", b.Message)
-		}
-	}
 	d := &database{
 		name:      name,
 		schema:    shard.Schema,
-		settings:  settings,
 		statement: time.Duration(from.Timeouts.Statement),
 		series:    m.SQLDatabase(name),
 		shared:    from.Pool.Share != "session",
@@ -127,27 +127,56 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 			Idle:        time.Duration(from.Pool.IdleTimeout),
 			Queue:       time.Duration(from.Pool.QueueTimeout),
 		},
+		readFrom:     from.ReadFrom,
+		consistency:  from.Consistency,
+		maxLag:       time.Duration(from.MaxLag),
+		failoverWait: time.Duration(from.FailoverWait),
+		queue:        from.FailoverQueue,
 	}
 	if d.schema == "" {
 		d.schema = name
 	}
 	identity := settingsIdentity(from)
-	d.home = shard.Primary + " " + identity
+	base, bad := tlsconfig.Client(from.TLS)
+	for _, b := range bad {
+		problem(".tls."+b.Field, "%s", b.Message)
+	}
+	interval := time.Duration(from.CheckInterval)
 	spec := upstream.Spec{
-		Name:      path,
-		Endpoints: []upstream.EndpointSpec{{Address: shard.Primary, Weight: 1}},
-		Health:    checks,
-		Identity:  identity,
-		NewPool:   func(*upstream.Endpoint) io.Closer { return new(backend.Pool) },
-		Probe: func(ctx context.Context, address string) error {
-			d.pool.Tidy()
-			return backend.Probe(ctx, address, settings, &d.pool.Facts)
-		},
+		Name:    path,
+		Balance: balance.Algorithm(from.Balance),
+		// A check that takes longer than an interval is no check: the next one would come late. But a busy instance is no dead one.
+		Health:   health.Settings{Interval: interval, Timeout: max(interval, time.Second), Rise: 1, Fall: 3},
+		Identity: identity,
+		NewPool:  func(*upstream.Endpoint) io.Closer { return new(holding) },
+		Probe:    d.check,
+	}
+	if d.readFrom == readNearest {
+		spec.Balance = balance.LeastLatency
+	}
+	for _, address := range append([]string{shard.Primary}, shard.Replicas...) {
+		spec.Endpoints = append(spec.Endpoints, upstream.EndpointSpec{Address: address, Weight: 1})
+		settings := &backend.Settings{
+			User:     from.Login.User,
+			Password: string(from.Login.Password),
+			Connect:  time.Duration(from.Timeouts.Connect),
+			Proxy:    proxyproto.ParseVersion(string(from.ProxyProtocol)),
+		}
+		if base != nil {
+			settings.TLS = tlsconfig.ForAddress(base, address)
+		}
+		d.instances = append(d.instances, &instance{address: address, home: address + " " + identity, settings: settings})
 	}
 	d.set = g.Set(spec)
-	// The endpoint, and with it what is known about its instance, may be older than this generation. Probes begin when the
+	d.keeper, _ = d.set.Shared(newKeeper).(*keeper)
+	d.turn = d.keeper.turns.Add(1)
+	// Endpoints, and with them what is known about their instances, may be older than this generation. Checks begin when the
 	// generation is committed, after this.
-	d.pool, _ = d.set.Endpoints()[0].Pool.(*backend.Pool)
+	for i, e := range d.set.Endpoints() {
+		d.instances[i].endpoint = e
+		h, _ := e.Pool.(*holding)
+		d.instances[i].pool, d.instances[i].observer = &h.Pool, &h.observer
+	}
 	return d, problems
 }
 
@@ -185,14 +214,20 @@ func (t *Tables) greeting(l *listener) (version string, offered mysql.Capability
 	}
 	for _, name := range t.names {
 		d := t.databases[name]
-		v, c, ok := d.pool.Known()
-		if !ok {
-			offered &^= mysql.Framing
-			continue
+		known := false
+		for _, in := range d.instances {
+			v, c, ok := in.pool.Known()
+			if !ok {
+				continue // one of a group that was never reached must not speak for the others
+			}
+			offered &^= mysql.Framing &^ c
+			if name == first && (!known || d.still(in, classPrimary)) {
+				version = v
+			}
+			known = true
 		}
-		offered &^= mysql.Framing &^ c
-		if name == first {
-			version = v
+		if !known {
+			offered &^= mysql.Framing
 		}
 	}
 	return version, offered

@@ -219,22 +219,3 @@ func refusal(payload []byte) error {
 	}
 	return fmt.Errorf("the instance refused: %w", e)
 }
-
-// Probe is an active check: it signs in and leaves. A sign-in rather than a look at the greeting, because servers block
-// hosts whose connections end early too often. An instance that answers with an error of its own (too many connections, wrong
-// password) is alive: the client of the session that meets the error should read it.
-func Probe(ctx context.Context, address string, s *Settings, facts *Facts) error {
-	c, err := Open(ctx, address, s, Session{}, facts)
-	if err != nil {
-		var refused *mysql.Error
-		if errors.As(err, &refused) {
-			return nil
-		}
-		if cause := fault.Of(err).Cause; cause != nil {
-			return cause
-		}
-		return err
-	}
-	defer c.Close()
-	return c.Write(mysql.AppendCommand(nil, mysql.ComQuit, ""))
-}

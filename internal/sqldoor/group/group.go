@@ -91,6 +91,7 @@ type Verdict struct {
 	Reason   string
 	Lag      time.Duration
 	LagKnown bool
+	Blind    error // Observation.SourceErr of a read-only instance
 }
 
 // State is what is thought of the whole group.

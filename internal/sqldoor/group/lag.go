@@ -98,6 +98,7 @@ func (g *Group) follower(v *Verdict, m *member, d Decision, now time.Time) {
 	var source *Source
 	switch {
 	case o.SourceErr != nil:
+		v.Blind = o.SourceErr
 		if !byPosition && g.set.MaxLag > 0 {
 			out("lag unknown: %s", o.SourceErr)
 			return

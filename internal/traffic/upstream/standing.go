@@ -1,6 +1,9 @@
 package upstream
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // Class is a kind of endpoint, as a bit. What a class means is the business of whoever assigns it (for instance: takes
 // writes); here it only narrows a choice.
@@ -82,3 +85,6 @@ func (s *Set) Shared(first func() any) any {
 	}
 	return g.shared
 }
+
+// Log is the registry's log, for what concerns the set.
+func (s *Set) Log() *slog.Logger { return s.group.registry.log.With("service", s.spec.Name) }
