@@ -265,6 +265,15 @@ func TestAccessLogWriteAllocatesNothing(t *testing.T) {
 func BenchmarkAccessLogWrite(b *testing.B) {
 	l := NewAccessLog(io.Discard)
 	defer l.Close()
+	b.Run("browser", func(b *testing.B) {
+		b.ReportAllocs()
+		r := httpRecord()
+		r.UserAgent = []byte("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0")
+		r.RequestID = []byte("7d444840-9dc0-11d1-b245-5ffdce74fad2")
+		for b.Loop() {
+			l.Write(r)
+		}
+	})
 	b.Run("one", func(b *testing.B) {
 		b.ReportAllocs()
 		r := httpRecord()

@@ -133,9 +133,45 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
+// allPlain says that every byte stands for itself: eight at a time, which is most of what an access record costs.
+func allPlain[T string | []byte](value T) bool {
+	n := len(value)
+	if n < 8 {
+		for i := range n {
+			if !plain[value[i]] {
+				return false
+			}
+		}
+		return true
+	}
+	var bad uint64
+	for i := 0; i < n-8; i += 8 {
+		bad |= special(word(value, i))
+	}
+	return bad|special(word(value, n-8)) == 0
+}
+
+// word gives eight bytes from i on.
+func word[T string | []byte](v T, i int) uint64 {
+	_ = v[i+7]
+	return uint64(v[i]) | uint64(v[i+1])<<8 | uint64(v[i+2])<<16 | uint64(v[i+3])<<24 |
+		uint64(v[i+4])<<32 | uint64(v[i+5])<<40 | uint64(v[i+6])<<48 | uint64(v[i+7])<<56
+}
+
+// special is zero when all eight bytes are plain. (x - ones) &^ x has the high bit of a byte for each that is zero, and w - 0x20... for
+// each below a space; a borrow can only add to that, and then the slow way decides.
+func special(w uint64) uint64 {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	quote, backslash, del := w^ones*'"', w^ones*'\\', w^ones*0x7f
+	return (w | (w-ones*0x20)&^w | (quote-ones)&^quote | (backslash-ones)&^backslash | (del-ones)&^del) & high
+}
+
 // escape adds a value as the inside of a JSON string. Invalid UTF-8 becomes U+FFFD, one for each bad byte; control
 // characters, DEL, and the line separators that break JavaScript are escaped; <, > and & stay as they are.
 func escape[T string | []byte](dst []byte, value T) []byte {
+	if allPlain(value) {
+		return append(dst, value...)
+	}
 	start := 0
 	for i := 0; i < len(value); {
 		b := value[i]

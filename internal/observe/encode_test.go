@@ -209,3 +209,35 @@ func TestEveryFieldIsWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestAllPlainAgreesWithTheTable(t *testing.T) {
+	t.Parallel()
+	want := func(b []byte) bool {
+		for _, c := range b {
+			if !plain[c] {
+				return false
+			}
+		}
+		return true
+	}
+	f := func(b []byte) {
+		t.Helper()
+		if got := allPlain(b); got != want(b) {
+			t.Errorf("%q: %v", b, got)
+		}
+		if got := allPlain(string(b)); got != want(b) {
+			t.Errorf("the text %q: %v", b, got)
+		}
+	}
+	for length := range 20 {
+		b := bytes.Repeat([]byte("a"), length)
+		f(b)
+		for i := range b {
+			for c := range 256 { // behind a byte that borrows, and before one
+				b[i] = byte(c)
+				f(b)
+			}
+			b[i] = ' '
+		}
+	}
+}

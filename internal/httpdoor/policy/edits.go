@@ -15,6 +15,15 @@ type Names struct {
 	names    []string
 	prefixes []string
 	lengths  uint64 // bit n: some name has n bytes (modulo 64); all bits when there are prefixes
+	firsts   uint32 // bit n: some name begins with a byte that is n modulo 32, which is the same for both cases of a letter
+}
+
+// first gives the bits of Names.firsts that a name may stand for.
+func first(name string) uint32 {
+	if name == "" || name[0] == '-' { // any, or also an underscore
+		return ^uint32(0)
+	}
+	return 1 << (name[0] & 31)
 }
 
 // NewNames makes a set. What frames a message is not in it by a star.
@@ -24,10 +33,12 @@ func NewNames(names ...string) *Names {
 		name = strings.ReplaceAll(name, "_", "-")
 		if prefix, found := strings.CutSuffix(name, "*"); found {
 			n.prefixes = append(n.prefixes, prefix)
+			n.firsts |= first(prefix)
 			n.lengths = ^uint64(0)
 			continue
 		}
 		n.names = append(n.names, name)
+		n.firsts |= first(name)
 		n.lengths |= 1 << (len(name) & 63)
 	}
 	return n
@@ -35,7 +46,7 @@ func NewNames(names ...string) *Names {
 
 // Has says whether the set holds name.
 func (n *Names) Has(name []byte) bool {
-	if n.lengths&(1<<(len(name)&63)) == 0 {
+	if n.lengths&(1<<(len(name)&63)) == 0 || !begins(n.firsts, name) {
 		return false
 	}
 	for _, other := range n.names {
@@ -51,17 +62,21 @@ func (n *Names) Has(name []byte) bool {
 	return false
 }
 
+// begins says whether a name begins as firsts allow. No name is empty, but then it is for others to say so.
+func begins(firsts uint32, name []byte) bool { return len(name) == 0 || firsts&(1<<(name[0]&31)) != 0 }
+
 // Edits are changes to a head: fields to take away and lines to add. Later edits see earlier ones: what is removed is
 // removed whoever added it. Framing (Host, Content-Length, Transfer-Encoding, Connection, ...) and the fields that the
 // gateway writes itself are out of reach: who takes names from a configuration refuses those with Writable.
 type Edits struct {
 	removed []*Names
+	firsts  uint32 // of all that are removed
 	lines   []byte // whole lines, each ending in CRLF
 }
 
 // Reset forgets all edits but keeps memory.
 func (e *Edits) Reset() {
-	e.removed, e.lines = e.removed[:0], e.lines[:0]
+	e.removed, e.firsts, e.lines = e.removed[:0], 0, e.lines[:0]
 	if cap(e.lines) > linesKept {
 		e.lines = nil
 	}
@@ -76,8 +91,12 @@ func (e *Edits) Empty() bool { return len(e.removed) == 0 && len(e.lines) == 0 }
 // Remove takes away all fields of these names, those that were added before included.
 func (e *Edits) Remove(names *Names) {
 	e.removed = append(e.removed, names)
-	if len(e.lines) > 0 {
-		e.lines = e.lines[:len(appendKept(e.lines[:0], e.lines, names.Has))]
+	e.firsts |= names.firsts
+	for rest := e.lines; len(rest) > 0; rest = rest[bytes.IndexByte(rest, '\n')+1:] {
+		if begins(names.firsts, rest) { // rarely: most lines are another policy's
+			e.lines = e.lines[:len(appendKept(e.lines[:0], e.lines, names.Has))]
+			return
+		}
 	}
 }
 
@@ -126,6 +145,9 @@ func (e *Edits) Removes(f h1.Field) bool { return e.RemovesName(f.Name) }
 
 // RemovesName is Removes for a name.
 func (e *Edits) RemovesName(name []byte) bool {
+	if !begins(e.firsts, name) {
+		return false
+	}
 	for _, names := range e.removed {
 		if names.Has(name) {
 			return true
