@@ -45,6 +45,14 @@ var mariadbOptions = []string{
 // MariaDB starts a server. Further options come last on its command line, for example "--log-bin" or "--max-connections=20".
 func MariaDB(t testing.TB, options ...string) *DB {
 	t.Helper()
+	d := newDB(t, options)
+	d.run(t)
+	return d
+}
+
+// newDB prepares a server that does not run yet.
+func newDB(t testing.TB, options []string) *DB {
+	t.Helper()
 	program := Lookup(t, "mariadbd")
 	template, err := mariadbTemplate(program, Lookup(t, "mariadb-install-db"))
 	if err != nil {
@@ -61,11 +69,17 @@ func MariaDB(t testing.TB, options ...string) *DB {
 	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d.run(t)
 	return d
 }
 
 func (d *DB) run(t testing.TB) {
+	t.Helper()
+	d.start(t)
+	d.ready(t)
+}
+
+// start starts the server without waiting for it.
+func (d *DB) start(t testing.TB) {
 	t.Helper()
 	args := []string{
 		"--no-defaults", // must be first
@@ -78,6 +92,11 @@ func (d *DB) run(t testing.TB) {
 	}
 	args = append(append(append(args, asRoot()...), mariadbOptions...), d.options...)
 	d.Process = Start(t, exec.Command(d.program, args...))
+}
+
+// ready waits until the server answers.
+func (d *DB) ready(t testing.TB) {
+	t.Helper()
 	db := d.open(t, "root", "")
 	defer db.Close()
 	d.await(t, func() error {
