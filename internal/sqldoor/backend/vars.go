@@ -2,7 +2,11 @@ package backend
 
 import (
 	"fmt"
+	"hash/maphash"
+	"runtime"
 	"strings"
+	"sync"
+	"weak"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
@@ -15,6 +19,9 @@ type Variables struct {
 	numbers []bool // of names: written without quotes
 	index   map[string]int
 	ask     string
+
+	mu    sync.Mutex
+	known map[uint64]weak.Pointer[Vars] // those that somebody holds, by the hash of their values
 }
 
 // The order is that in which differences are set: character_set_connection resets collation_connection, and max_join_size resets sql_big_selects.
@@ -37,7 +44,7 @@ var (
 )
 
 func newVariables(list string) *Variables {
-	v := &Variables{index: make(map[string]int)}
+	v := &Variables{index: make(map[string]int), known: make(map[uint64]weak.Pointer[Vars])}
 	ask := []byte("SELECT ")
 	for i, field := range strings.Fields(list) {
 		name, numeric := strings.CutSuffix(field, "=n")
@@ -67,6 +74,43 @@ type Vars struct {
 	List   *Variables
 	values []string
 	null   []bool
+}
+
+// seed is of the hashes in Variables.known.
+var seed = maphash.MakeSeed()
+
+// one gives the Vars with v's values that sessions hold already, or v. Sessions mostly have one of a few settings, and a set of values takes 2.4 KiB.
+func (l *Variables) one(v *Vars) *Vars {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for i, value := range v.values {
+		if v.null[i] {
+			_ = h.WriteByte(1)
+		}
+		_, _ = h.WriteString(value)
+		_ = h.WriteByte(0)
+	}
+	sum := h.Sum64()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if there := l.known[sum].Value(); there != nil {
+		if there.Equal(v) {
+			return there
+		}
+		return v
+	}
+	l.known[sum] = weak.Make(v)
+	runtime.AddCleanup(v, l.forget, sum)
+	return v
+}
+
+// forget is called when nobody holds the Vars with that hash any more.
+func (l *Variables) forget(sum uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known[sum].Value() == nil {
+		delete(l.known, sum)
+	}
 }
 
 // Value gives the value of a variable; "" for one that is not in the list.
@@ -139,7 +183,7 @@ func (v *Vars) Rebase(birth, there *Vars) *Vars {
 			out.values[i], out.null[i] = v.values[i], v.null[i]
 		}
 	}
-	return out
+	return v.List.one(out)
 }
 
 // plain says that a value can stand in a statement whatever the sql_mode and the character set, and was not sent in a character set of its own.
@@ -182,7 +226,7 @@ func (c *Conn) ReadVars() (*Vars, error) {
 	if c.Vars != nil && c.Vars.Equal(v) {
 		return c.Vars, nil // the same pointer compares faster
 	}
-	return v, nil
+	return list.one(v), nil
 }
 
 // Bounds of what the gateway asks for itself.
