@@ -27,6 +27,7 @@ var (
 	descSQLSessions   = desc("menshen_sql_sessions_open", "Sessions of clients that have signed in.", "listener")
 	descSQLSessioned  = desc("menshen_sql_sessions_total", "Sessions opened.", "listener")
 	descSQLPins       = desc("menshen_sql_pinned_sessions", "Sessions that keep their connection between statements, by reason; one session may have several.", "reason")
+	descSQLSplit      = desc("menshen_sql_split_total", "Statements of databases with replicas, by where they went: to a replica, or to the primary and why.", "database", "to")
 	descSQLPool       = desc("menshen_sql_pool_connections", "Connections to the instances of a database, by state: used or idle.", "database", "state")
 	descSQLPoolMax    = desc("menshen_sql_pool_max_connections", "Most connections that may be open to the instances of a database together; 0: no bound.", "database")
 	descSQLDigests    = desc("menshen_sql_digests", "Texts of statements, without literals, that are counted apart.")
@@ -119,6 +120,9 @@ func (out output) pools(s SQLStatus) {
 	out.gauge(descSQLDigests, float64(s.Digests))
 	out.counter(descSlow, s.Slow.Written)
 	out.counter(descSlowLost, s.Slow.Dropped)
+	for _, p := range s.Splits {
+		out.counter(descSQLSplit, p.Statements, p.Database, p.To)
+	}
 	for _, p := range s.Pools[:min(len(s.Pools), DatabasesMax)] {
 		out.gauge(descSQLPool, float64(p.Open-p.Idle), p.Database, "used")
 		out.gauge(descSQLPool, float64(p.Idle), p.Database, "idle")

@@ -66,6 +66,7 @@ func appendRecord(dst []byte, r *Record, c *clock) []byte {
 		}
 		dst = text(dst, `,"database":`, r.Database)
 		dst = text(dst, `,"command":`, r.Command)
+		dst = text(dst, `,"split":`, r.Split)
 	default:
 		dst = text(dst, `,"service":`, r.Service)
 	}

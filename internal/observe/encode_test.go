@@ -32,7 +32,7 @@ func sqlRecord() *Record {
 		Time: when, Door: DoorSQL, Listener: "sql", Consumer: "app", ClientAddress: netip.MustParseAddr("2001:db8::1"),
 		Service: "databases.shop", Endpoint: "10.0.1.1:3306", Generation: 3, Fault: "upstream_broken",
 		Total: 2 * time.Second, Upstream: 0, BytesIn: 30, BytesOut: 7,
-		Session: 9, Database: "shop", Command: "query", SQLCode: 2013, SQLState: "HY000",
+		Session: 9, Database: "shop", Command: "query", SQLCode: 2013, SQLState: "HY000", Split: "own write",
 		// Not SQL's: must not show.
 		Protocol: "HTTP/1.1", RequestID: []byte("x"), Route: "users", Method: []byte("GET"), Host: []byte("h"),
 		Path: []byte("/"), UserAgent: []byte("u"), Status: 200, Retries: 1,
@@ -53,7 +53,7 @@ func TestAppendRecord(t *testing.T) {
 		`"user_agent":"curl/8.5.0","route":"users","service":"users","endpoint":"10.0.0.1:9001","status":200,"duration_ms":1.235,`+
 		`"upstream_ms":1.001,"bytes_in":120,"bytes_out":4096,"retries":1,"generation":3}`)
 	f(sqlRecord(), `{"time":"2026-11-22T12:31:05.000042Z","door":"sql","listener":"sql","client_address":"2001:db8::1",`+
-		`"consumer":"app","session":9,"database":"shop","command":"query","endpoint":"10.0.1.1:3306","sql_code":2013,`+
+		`"consumer":"app","session":9,"database":"shop","command":"query","split":"own write","endpoint":"10.0.1.1:3306","sql_code":2013,`+
 		`"sql_state":"HY000","fault":"upstream_broken","duration_ms":2000.000,"upstream_ms":0.000,"bytes_in":30,"bytes_out":7,"generation":3}`)
 	f(&Record{Time: when, Door: DoorTCP, Listener: "raw", Service: "echo", Endpoint: "10.0.0.9:7", Generation: 1, BytesIn: 1, BytesOut: 1},
 		`{"time":"2026-11-22T12:31:05.000042Z","door":"tcp","listener":"raw","service":"echo","endpoint":"10.0.0.9:7",`+

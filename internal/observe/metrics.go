@@ -62,6 +62,7 @@ type EndpointStatus struct {
 type SQLStatus struct {
 	Pins    map[string]int64 // sessions by the reason for which they keep their connection
 	Pools   []SQLPool        // by database
+	Splits  []SQLSplit       // of databases with replicas
 	Digests int              // texts of statements that are counted apart
 	Slow    AccessLogStatus  // of the slow log
 }

@@ -90,7 +90,7 @@ func busy(t *testing.T) *Metrics {
 	raw.Accepted()
 	raw.Relayed(5, 6)
 	m.SQL(func() SQLStatus {
-		return SQLStatus{Pins: map[string]int64{"transaction": 3}, Pools: []SQLPool{{Database: "shop", Open: 5, Idle: 2, Waiting: 1, Waits: 7, Timeouts: 4}}}
+		return SQLStatus{Pins: map[string]int64{"transaction": 3}, Splits: []SQLSplit{{"shop", "own write", 6}}, Pools: []SQLPool{{Database: "shop", Open: 5, Idle: 2, Waiting: 1, Waits: 7, Timeouts: 4}}}
 	})
 	m.Upstreams(func() []EndpointStatus {
 		return []EndpointStatus{

@@ -66,4 +66,5 @@ type Record struct {
 	Command  string // "query", "execute", ...
 	SQLCode  int    // MySQL's error number; 0 when the statement succeeded
 	SQLState string // five characters, with SQLCode
+	Split    string // "replica", or why the primary was asked although the database has replicas; "" when it has none
 }

@@ -25,6 +25,13 @@ type SQLPool struct {
 	Waits, Timeouts     uint64 // ever
 }
 
+// SQLSplit counts the statements of a database with replicas by where they went.
+type SQLSplit struct {
+	Database   string
+	To         string // "replica", or why the primary: one of a fixed set of words
+	Statements uint64
+}
+
 // SQLSession is a session of a client that has signed in.
 type SQLSession struct {
 	ID        uint32
