@@ -31,6 +31,8 @@ type Gateway interface {
 	Current() Current
 	// Upstreams is the state of all services and databases, sorted by name.
 	Upstreams() []upstream.SetStatus
+	// Databases is the state of the SQL door.
+	Databases() SQL
 	// Ready says whether every listener is open and a configuration is in service, and if not, why.
 	Ready() (ready bool, reasons []string)
 	// Apply puts the configuration in the YAML text into service, or with dryRun does everything short of that. It
@@ -100,7 +102,10 @@ func New(o Options) http.Handler {
 		{path: "/api/v1/reload", help: "POST reads the configuration's source again", post: a.reload},
 		{path: "/api/v1/services", help: "services, their endpoints, their health and the reason for it", get: a.services},
 		{path: "/api/v1/routes", help: "routes", get: a.routes},
-		{path: "/api/v1/databases", help: "databases, their instances and their health", get: a.databases},
+		{path: "/api/v1/databases", help: "databases, their instances, health, pools and pins", get: a.databases},
+		{path: "/api/v1/databases/{name}/digests", help: "what became of a database's statements (?limit=100)", get: a.digests},
+		{path: "/api/v1/digests/reset", help: "POST forgets what became of all statements", post: a.resetDigests},
+		{path: "/api/v1/sessions", help: "sessions of SQL clients (?limit=1000)", get: a.sessions},
 	}
 	if o.Metrics != nil {
 		a.endpoints = append(a.endpoints, endpoint{path: "/metrics", help: "for Prometheus", get: o.Metrics.ServeHTTP})
@@ -112,7 +117,7 @@ func New(o Options) http.Handler {
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-	i := slices.IndexFunc(a.endpoints, func(e endpoint) bool { return e.path == r.URL.Path })
+	i := slices.IndexFunc(a.endpoints, func(e endpoint) bool { return e.matches(r) })
 	if i < 0 {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("nothing is at %q (GET / lists what is)", r.URL.Path))
 		return
@@ -127,6 +132,23 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", e.allow())
 		refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", e.path, e.allow()))
 	}
+}
+
+// matches compares paths, and keeps what stood for {name}.
+func (e endpoint) matches(r *http.Request) bool {
+	before, after, pattern := strings.Cut(e.path, "{name}")
+	if !pattern {
+		return e.path == r.URL.Path
+	}
+	name, is := strings.CutPrefix(r.URL.Path, before)
+	if is {
+		name, is = strings.CutSuffix(name, after)
+	}
+	if !is || name == "" || strings.Contains(name, "/") {
+		return false
+	}
+	r.SetPathValue("name", name)
+	return true
 }
 
 func (e endpoint) allow() string {
@@ -184,7 +206,7 @@ func (a *api) index(w http.ResponseWriter, _ *http.Request) {
 	b.WriteString("Menshen admin API\n\n")
 	for _, e := range a.endpoints {
 		if e.help != "" {
-			fmt.Fprintf(&b, "%-16s %-18s %s\n", e.allow(), e.path, e.help)
+			fmt.Fprintf(&b, "%-16s %-33s %s\n", e.allow(), e.path, e.help)
 		}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

@@ -55,6 +55,7 @@ const secret = "s3cr3t-t0ken"
 // fakeGateway stands in for app: it parses for real and serves nothing.
 type fakeGateway struct {
 	dir string
+	sql fakeSQL
 
 	mu      sync.Mutex
 	current Current

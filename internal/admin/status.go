@@ -96,51 +96,6 @@ func (a *api) services(w http.ResponseWriter, _ *http.Request) {
 	}{now.Generation, byName(views)})
 }
 
-// databaseView is one database in GET /api/v1/databases.
-type databaseView struct {
-	Name   string      `json:"name"`
-	Shards []shardView `json:"shards"`
-}
-
-type shardView struct {
-	Name    string        `json:"name"`
-	Schema  string        `json:"schema"`
-	Primary *endpointView `json:"primary"`
-}
-
-// databases lists every database with the state of its instances.
-func (a *api) databases(w http.ResponseWriter, _ *http.Request) {
-	now := a.gateway.Current()
-	sets := a.gateway.Upstreams()
-	views := make(map[string]databaseView)
-	for name, d := range now.Config.Databases {
-		instances := make(map[string]upstream.EndpointStatus)
-		for _, s := range sets {
-			if s.Name == databasePrefix+name || strings.HasPrefix(s.Name, databasePrefix+name+".") {
-				for _, e := range s.Endpoints {
-					instances[e.Address] = e
-				}
-			}
-		}
-		shards := make(map[string]shardView, len(d.Shards))
-		for shard, s := range d.Shards {
-			v := shardView{Name: shard, Schema: s.Schema, Primary: &endpointView{Address: s.Primary, Reason: "not in service"}}
-			if v.Schema == "" {
-				v.Schema = name
-			}
-			if e, found := instances[s.Primary]; found {
-				*v.Primary = viewEndpoint(e)
-			}
-			shards[shard] = v
-		}
-		views[name] = databaseView{Name: name, Shards: byName(shards)}
-	}
-	answer(w, http.StatusOK, struct {
-		Generation uint64         `json:"generation"`
-		Databases  []databaseView `json:"databases"`
-	}{now.Generation, byName(views)})
-}
-
 // routes lists every route in the configuration's own words, with its name and the listeners that serve it. The words
 // come from the export, because the compiled values may hold secrets that stood as references.
 func (a *api) routes(w http.ResponseWriter, _ *http.Request) {

@@ -71,6 +71,7 @@ type App struct {
 	level   *slog.LevelVar
 	metrics *observe.Metrics
 	access  *observe.AccessLog
+	slow    *observe.SlowLog
 	store   *snapshot.Store
 	http    *httpdoor.Door
 	sql     *sqldoor.Door
@@ -114,6 +115,11 @@ func New(o Options) (*App, error) {
 	if err != nil {
 		return nil, &ExitError{ExitEnvironment, err}
 	}
+	if a.slow, err = observe.OpenSlowLog(slowTo(c)); err != nil {
+		_ = access.Close()
+		return nil, &ExitError{ExitEnvironment, err}
+	}
+	a.slow.SetLog(a.log)
 	access.SetLog(a.log)
 	a.access = access
 	a.metrics.AccessLog(access)
@@ -122,14 +128,14 @@ func New(o Options) (*App, error) {
 	a.http = httpdoor.New(httpdoor.Options{Tables: func() *httpdoor.Tables { return a.store.Current().HTTP }, Log: a.log, Access: access})
 	a.tcp = tcpdoor.New(tcpdoor.Options{Tables: func() *tcpdoor.Tables { return a.store.Current().TCP }, Log: a.log, Access: access})
 	a.sql = sqldoor.New(sqldoor.Options{
-		Tables: func() *sqldoor.Tables { return a.store.Current().SQL }, Log: a.log, Access: access, Metrics: a.metrics,
+		Tables: func() *sqldoor.Tables { return a.store.Current().SQL }, Log: a.log, Access: access, Slow: a.slow, Metrics: a.metrics,
 		TLS: func(listener string) *tls.Config { return a.store.Current().SQLTLS(listener) },
 	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.apply(c, a.source()); err != nil {
 		a.store.Close()
-		_ = access.Close()
+		_ = errors.Join(access.Close(), a.slow.Close())
 		return nil, err
 	}
 	return a, nil
@@ -186,8 +192,8 @@ func (a *App) apply(c *config.Config, source string) error {
 	pending.Publish()
 	a.commitSockets(change, before)
 	setLevel(a.level, c.Log)
-	if before != nil && (before.Config.AccessLog != c.AccessLog || before.Config.Log.Format != c.Log.Format) {
-		a.log.Warn("access_log and log.format take effect at the next start")
+	if before != nil && (before.Config.AccessLog != c.AccessLog || before.Config.Log.Format != c.Log.Format || slowTo(before.Config) != slowTo(c)) {
+		a.log.Warn("access_log, slow_log.to and log.format take effect at the next start")
 	}
 	a.noteReload(nil)
 	select {
@@ -263,7 +269,15 @@ func (a *App) Run(ctx context.Context) error {
 	a.accepting.Wait()
 	a.store.Close()
 	a.log.Info("stopped")
-	return a.access.Close()
+	return errors.Join(a.access.Close(), a.slow.Close())
+}
+
+// slowTo is where a config wants its slow statements.
+func slowTo(c *config.Config) string {
+	if c.SlowLog == nil {
+		return "none"
+	}
+	return c.SlowLog.To
 }
 
 // retire marks the connections that a listener has now, before the next one can begin to serve under its name, and gives
@@ -301,10 +315,10 @@ func (a *App) Addresses() map[string]string {
 	return all
 }
 
-// ReopenLogs opens the access log's file anew, after a log rotation has moved it away.
+// ReopenLogs opens the files of the access log and the slow log anew, after a log rotation has moved them away.
 func (a *App) ReopenLogs() {
-	if err := a.access.Reopen(); err != nil {
-		a.log.Error("cannot reopen the access log", "error", err)
+	if err := errors.Join(a.access.Reopen(), a.slow.Reopen()); err != nil {
+		a.log.Error("cannot reopen a log", "error", err)
 	}
 }
 
@@ -318,6 +332,9 @@ func (a *App) Current() admin.Current {
 
 // Upstreams is the state of all services and databases.
 func (a *App) Upstreams() []upstream.SetStatus { return a.store.Upstreams() }
+
+// Databases is the state of the SQL door.
+func (a *App) Databases() admin.SQL { return a.sql }
 
 // Ready says whether every listener is open and a configuration is in service.
 func (a *App) Ready() (ready bool, reasons []string) {

@@ -56,7 +56,7 @@ identity, observe, tlsconfig, traffic/upstream, sqldoor/backend, sqldoor/scan < 
 
 # One snapshot of both doors; status above it; and app, which alone knows everything. The admin API sees the gateway through an
 # interface of its own, and no door.
-config, traffic/upstream < admin
+config, observe, traffic/upstream < admin
 httpdoor, sqldoor, tcpdoor < snapshot
 admin, snapshot < app
 app < cmd/menshen

@@ -105,6 +105,7 @@ func (k *checker) listener(path string, l *Listener) {
 	k.belongs(path, l.Protocol, ProtocolHTTP, "policies", l.Policies != nil)
 	k.policies(join(path, "policies"), l.Policies, false)
 	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", k.written(join(path, "default_database")))
+	k.belongs(join(path, "limits"), l.Protocol, ProtocolMySQL, "sign_in_failures", l.Limits.SignInFailures != Rate{} && l.Limits.SignInFailures != shapeOf(reflect.TypeFor[ListenerLimits]()).initial.Interface().(ListenerLimits).SignInFailures)
 	switch l.Protocol {
 	case ProtocolTCP:
 		switch {
@@ -362,6 +363,9 @@ func (k *checker) database(path string, d *Database) {
 	}
 	k.atLeast(join(path, "check_interval"), d.CheckInterval, 10*time.Millisecond)
 	k.clientTLS(join(path, "tls"), d.TLS)
+	if p := &d.Pool; p.MaxConnections > 0 && p.MinIdle > p.MaxConnections {
+		k.problem(join(path, "pool.min_idle"), "%d is more than max_connections, which is %d (accepted: at most as many)", p.MinIdle, p.MaxConnections)
+	}
 	if d.ProxyProtocol.On() && d.Pool.Share != "session" {
 		k.problem(join(path, "proxy_protocol"), "a connection tells one client's address, but with pool.share: %s it serves many (accepted: with pool.share: session)", d.Pool.Share)
 	}

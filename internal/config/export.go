@@ -26,6 +26,32 @@ func (c *Config) Export(o ExportOptions) []byte {
 	return []byte(b.String())
 }
 
+// Setting is one value of a configuration: where it stands, and the value as one line of YAML.
+type Setting struct{ Path, Value string }
+
+// Settings lists the effective configuration value by value, defaults too, in the order of Export. Secrets are masked; references to them stay references.
+func (c *Config) Settings() []Setting {
+	var all []Setting
+	var walk func(path string, t *tree)
+	walk = func(path string, t *tree) {
+		if len(t.items) == 0 {
+			if path != "" {
+				all = append(all, Setting{path, t.flow()})
+			}
+			return
+		}
+		for i, item := range t.items {
+			at := join(path, t.names[i])
+			if t.kind == kindList {
+				at = fmt.Sprintf("%s[%d]", path, i)
+			}
+			walk(at, item)
+		}
+	}
+	walk("", c.tree(ExportOptions{MaskSecrets: true, Defaults: true}))
+	return all
+}
+
 // tree is a value on its way out.
 type tree struct {
 	kind   kind

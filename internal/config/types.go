@@ -20,6 +20,8 @@ type Config struct {
 	Admin          *Admin               `yaml:"admin" doc:"Status, metrics, readiness and config API. Off when absent."`
 	Log            Log                  `yaml:"log" doc:"Menshen's own log, on standard error."`
 	AccessLog      AccessLog            `yaml:"access_log" doc:"One record for each request or statement."`
+	SlowLog        *SlowLog             `yaml:"slow_log" doc:"One record for each SQL statement that took too long: the time, or {threshold, to, literals}. Off when absent; whether it is there takes effect at the next start."`
+	Digests        Digests              `yaml:"digests" doc:"Statistics of SQL statements, by their text without literals."`
 	TrustedProxies []netip.Prefix       `yaml:"trusted_proxies" doc:"Addresses whose X-Forwarded-For counts."`
 
 	source *source
@@ -89,6 +91,7 @@ type ListenerLimits struct {
 	Connections           int  `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
 	ConnectionsPerAddress int  `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
 	RequestsPerConnection int  `yaml:"requests_per_connection" default:"0" doc:"Requests after which a connection is closed. 0 means no bound."`
+	SignInFailures        Rate `yaml:"sign_in_failures" default:"200/m" doc:"mysql only: refused sign-ins from one address, or one IPv6 network of 64 bits, after which its connections are refused until that time is over: error 1129."`
 
 	HTTP2 HTTP2Limits `yaml:"http2" doc:"http only: what one HTTP/2 connection may use. Beyond the last three it is closed (ENHANCE_YOUR_CALM)."`
 }
@@ -327,6 +330,7 @@ const (
 type DatabasePool struct {
 	Share          string   `yaml:"share" enum:"transaction,session" default:"transaction" doc:"transaction: sessions give their connection back between statements and transactions. session: each keeps its own."`
 	MaxConnections int      `yaml:"max_connections" default:"50" min:"0" max:"100000" doc:"Connections open at once to one instance; statements wait for a free one. 0 means no bound."`
+	MinIdle        int      `yaml:"min_idle" default:"0" min:"0" max:"10000" doc:"Unused connections kept open for what may come, in the form that was asked for last; the health check opens them, within max_connections."`
 	QueueTimeout   Duration `yaml:"queue_timeout" default:"5s" doc:"Longest wait for a connection: error 1040. 0 means no wait."`
 	MaxLifetime    Duration `yaml:"max_lifetime" default:"1h" doc:"Age at which a connection is closed when it is given back. 0 means never."`
 	IdleTimeout    Duration `yaml:"idle_timeout" default:"5m" doc:"Time after which an unused connection is closed. 0 means never."`
@@ -360,7 +364,9 @@ type Consumer struct {
 
 // ConsumerMySQL is a consumer's sign-in for the SQL door. The user name is the consumer's name.
 type ConsumerMySQL struct {
-	Password Secret `yaml:"password" short:"true" required:"true" doc:"Password; an empty one is refused."`
+	Password       Secret `yaml:"password" short:"true" required:"true" doc:"Password; an empty one is refused."`
+	MaxSessions    int    `yaml:"max_sessions" default:"0" doc:"Most sessions of the consumer at once, over all listeners: error 1226. 0 means no bound."`
+	MaxConnections int    `yaml:"max_connections" default:"0" doc:"Most connections to one instance that the consumer's sessions use at once; their further statements wait for one of these. 0 means no bound."`
 }
 
 // Admin is the listener of the admin API.
@@ -377,6 +383,18 @@ type Log struct {
 // AccessLog is where access records go.
 type AccessLog struct {
 	To string `yaml:"to" short:"true" default:"stdout" form:"sink" doc:"stdout, stderr, none, or a file's path. A change takes effect at the next start."`
+}
+
+// SlowLog is where slow statements go. The short form is the threshold.
+type SlowLog struct {
+	Threshold Duration `yaml:"threshold" short:"true" default:"1s" doc:"Statements that take longer are written, from their first byte to the last byte of their answer. 0 writes all."`
+	To        string   `yaml:"to" default:"stderr" form:"sink" doc:"stdout, stderr, none, or a file's path. A change takes effect at the next start."`
+	Literals  bool     `yaml:"literals" default:"false" doc:"Also write statements as they came, with all values: up to 4 KiB of each."`
+}
+
+// Digests bounds the statistics of statements. The short form is Max.
+type Digests struct {
+	Max int `yaml:"max" short:"true" default:"10000" min:"100" max:"50000" doc:"Texts that are counted apart. When there are more, those that were not seen for longest are counted together, as (other)."`
 }
 
 // Duration is a time span, written 250ms, 5s, 10m, 1h30m.

@@ -22,6 +22,9 @@ type Consumer struct {
 	Name   string
 	Groups []string // sorted, without doubles
 
+	// Bounds of the SQL door; 0 means none. See config.ConsumerMySQL.
+	MaxSessions, MaxConnections int
+
 	mysql mysqlVerifier
 }
 
@@ -68,6 +71,7 @@ func Compile(c *config.Config) (*Directory, config.Problems) {
 					"the name is too long for a MySQL user (at most %d bytes)", userBytesMax))
 			default:
 				consumer.mysql = newMySQLVerifier([]byte(from.MySQL.Password))
+				consumer.MaxSessions, consumer.MaxConnections = from.MySQL.MaxSessions, from.MySQL.MaxConnections
 			}
 		}
 		for i, key := range from.APIKeys {

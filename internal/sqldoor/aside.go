@@ -260,6 +260,7 @@ func (s *session) record() {
 	}
 	command := st.command.String()
 	series.Observe(command, int(st.code), total, st.upstream, st.in, st.out)
+	s.count(total)
 	if s.door.o.Access == nil {
 		return
 	}

@@ -26,7 +26,8 @@ var (
 	errorTransaction     = mysql.Error{Code: 1179, State: "25000", Message: "You are not allowed to execute this command in a transaction: the database lives on another instance"}
 	errorPrepared        = mysql.Error{Code: 1295, State: "HY000", Message: "This command is not supported in the prepared statement protocol yet"}
 	errorKill            = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'KILL of anything but a number'"}
-	errorShow            = mysql.Error{Code: 1235, State: "42000", Message: "SHOW MENSHEN knows: STATUS, SESSIONS, POOLS, INSTANCES"}
+	errorShow            = mysql.Error{Code: 1235, State: "42000", Message: "SHOW MENSHEN knows: STATUS, SESSIONS, POOLS, INSTANCES, DIGESTS, CONFIG; each with [LIKE 'pattern'] [LIMIT number]"}
+	errorFlush           = mysql.Error{Code: 1235, State: "42000", Message: "FLUSH MENSHEN knows: DIGESTS"}
 	errorInterrupted     = mysql.Error{Code: 1317, State: "70100", Message: "Query execution was interrupted"}
 	errorNumber          = mysql.Error{Code: 1235, State: "42000", Message: "CONNECTION_ID() inside of another statement needs a login that may set pseudo_thread_id; SELECT CONNECTION_ID() alone does not"}
 	errorUseMore         = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'USE together with other statements'"}

@@ -41,7 +41,9 @@ func newKeeper() any { return &keeper{blind: map[string]bool{}} }
 // check is the active check of an instance.
 func (d *database) check(ctx context.Context, address string) error {
 	in := d.at(address)
+	in.pool.SetLimits(d.limits)
 	in.pool.Tidy()
+	defer in.pool.Warm(ctx, address, in.settings)
 	if len(d.instances) == 1 {
 		return backend.Probe(ctx, address, in.settings, &in.pool.Facts)
 	}

@@ -27,6 +27,7 @@ type prepared struct {
 	parameters int
 	types      []byte // that the client bound last, two bytes for each parameter; never changed
 	broken     bool   // long data for it was lost
+	digest     *digest
 
 	open *backend.Statement // with a cursor or long data on the session's connection; nil without
 }
@@ -85,7 +86,9 @@ func (s *session) onStatement() (send, goOn bool) {
 	case st.command == mysql.ComStmtFetch && p.open == nil:
 		return false, s.discard() && s.refuse(mysql.Error{Code: 1421, State: "HY000", Message: fmt.Sprintf("The statement (%d) has no open cursor.", id)})
 	case st.command == mysql.ComStmtExecute:
-		st.judgement = p.judgement
+		st.judgement, p.digest = p.judgement, s.door.digests.current(p.digest, s.tables.digestsMax)
+		st.digest = p.digest
+		s.doing.Store(p.digest)
 		return s.onExecute(p, h)
 	}
 	return true, true
@@ -218,7 +221,7 @@ func (s *session) rename() error {
 // keepPrepared remembers a statement whose COM_STMT_PREPARE succeeded.
 func (s *session) keepPrepared() error {
 	st, r, l := &s.st, &s.response, s.link
-	p := &prepared{judgement: st.judgement, id: r.Prepared.Statement, text: st.argument, schema: l.Schema, vars: s.vars, reading: s.vars.Reading(), parameters: int(r.Prepared.Parameters)}
+	p := &prepared{judgement: st.judgement, id: r.Prepared.Statement, text: st.argument, schema: l.Schema, vars: s.vars, reading: s.vars.Reading(), parameters: int(r.Prepared.Parameters), digest: st.digest}
 	if s.prepared == nil {
 		s.prepared = make(map[uint32]*prepared)
 	}

@@ -26,7 +26,9 @@ type statement struct {
 	cursor   bool
 	begun    poll.Instant
 	database *database // whose series count it; nil outside of all
+	digest   *digest   // counts it; nil for commands without a text
 	endpoint string
+	stages
 	upstream time.Duration // from the command's last byte to the answer's first
 	in, out  int64
 	code     uint16 // of the error that the client got; 0 when all went well
@@ -77,6 +79,7 @@ func (s *session) one() (goOn bool) {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
 		st.judgement = s.judge(text, st.whole)
+		s.account(text)
 		if s.pins.has(pinUnread) && st.Kind != scan.ShowDiagnostics {
 			if asks(st.Effects) || !st.whole {
 				st.Effects |= scan.UnknownEffect // it was read by settings that may have changed
@@ -292,6 +295,7 @@ func (s *session) answer() error {
 	}
 	var bound poll.Instant
 	sent := poll.Now()
+	st.sent, st.settings = sent.Sub(st.begun), s.link.Own
 	if st.database != nil {
 		bound = sent.Add(st.database.statement)
 	}

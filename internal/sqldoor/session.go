@@ -63,6 +63,12 @@ type session struct {
 	held link  // what link points to
 
 	st       statement
+	literals []byte // of st, if the slow log wants them
+
+	admitted    string  // the consumer that it is counted for; guarded by Door.mu
+	connections int     // see connectionsMax
+	boundsOf    *Tables // that it was read from
+
 	response mysql.Response
 
 	idle    atomic.Bool   // waits for a command outside of a transaction: Interrupt ends it
@@ -70,7 +76,8 @@ type session struct {
 	dead    chan struct{} // closed by shut: ends waits
 
 	shown   atomic.Pointer[shown]
-	command atomic.Uint32 // the running one
+	command atomic.Uint32          // the running one
+	doing   atomic.Pointer[digest] // of the running statement, or of the last one
 
 	using  sync.Mutex // held while the connection changes hands, or is interrupted; taken before mu
 	victim *target    // guarded by using; nil without a connection
@@ -79,6 +86,7 @@ type session struct {
 
 	mu     sync.Mutex  // guards pins too
 	closer io.Closer   // of the link; nil without one
+	where  string      // the address of the last link's instance
 	killed *fault.Kind // why somebody else closed the connections; nil when nobody did
 }
 
@@ -208,7 +216,9 @@ func (s *session) setCloser(c io.Closer) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closer = c
+	if s.closer = c; c != nil {
+		s.where = s.at.address
+	}
 	return s.killed == nil && !interrupted
 }
 
@@ -357,7 +367,7 @@ func (s *session) take(d *database, schema string) error {
 // takeFrom gets a connection from the pool of an instance, or opens one. role is what the instance was leased as; the lease is the session's, or done, when it returns.
 // again says that the instance cannot be reached, or has lost its role meanwhile: with the error, nothing was sent, so another instance may be tried.
 func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role upstream.Class, schema string) (again bool, err error) {
-	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.traces.last.conn}
+	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.traces.last.conn, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
 	unused := func(err error) (bool, error) {
 		lease.Done(upstream.Outcome{Ignored: true})
 		return false, err
@@ -394,7 +404,9 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 			return unused(err)
 		}
 		if conn == nil {
-			if conn, err = in.pool.Open(context.Background(), in.address, in.settings, want); err != nil {
+			began := poll.Now()
+			conn, err = in.pool.Open(context.Background(), in.address, in.settings, want)
+			if s.st.connect += poll.Now().Sub(began); err != nil {
 				var refused *mysql.Error
 				answered := errors.As(err, &refused)
 				lease.Done(upstream.Outcome{Failed: !answered})

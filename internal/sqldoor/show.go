@@ -18,16 +18,8 @@ import (
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 )
 
-// This file is what the gateway answers about itself: SHOW MENSHEN, SHOW PROCESSLIST, CONNECTION_ID() and KILL. A consumer sees its own sessions, and ends its own.
-
-// shown is what others may read of a session.
-type shown struct{ consumer, database string }
-
-func (s *session) show() {
-	if now := (shown{s.consumer.Name, s.database}); s.shown.Load() == nil || *s.shown.Load() != now {
-		s.shown.Store(&now)
-	}
-}
+// This file is what the gateway answers to statements about itself: SHOW MENSHEN, FLUSH MENSHEN, SHOW PROCESSLIST, CONNECTION_ID() and KILL. A consumer sees its own sessions, and ends
+// its own. What there is to tell is in views.go.
 
 // rowsMax bounds an answer.
 const rowsMax = 10000
@@ -77,17 +69,11 @@ func (s *session) local(text []byte) (answered, goOn bool) {
 	case scan.ShowProcesses:
 		return true, s.discard() && s.showProcesses()
 	case scan.ShowMenshen:
-		switch strings.ToUpper(st.name) {
-		case "SESSIONS":
-			return true, s.discard() && s.showSessions()
-		case "POOLS":
-			return true, s.discard() && s.showPools()
-		case "INSTANCES":
-			return true, s.discard() && s.showInstances()
-		case "STATUS":
-			return true, s.discard() && s.showStatus()
+		return true, s.discard() && s.showMenshen(st.name, st.rest)
+	case scan.Flush:
+		if what, ours := s.flushes(st.rest); ours {
+			return true, s.discard() && s.flush(what)
 		}
-		return true, s.discard() && s.refuse(errorShow)
 	case scan.Select:
 		if text = bytes.TrimRight(bytes.TrimSpace(text), "; "); st.Effects.Has(scan.ReadsConnectionID) && bytes.EqualFold(text, connectionID) {
 			name := string(text[len("SELECT "):])
@@ -100,113 +86,270 @@ func (s *session) local(text []byte) (answered, goOn bool) {
 var connectionID = []byte("SELECT CONNECTION_ID()")
 
 // own gives the sessions of the session's consumer, by number.
-func (s *session) own() (all []*session) {
-	d := s.door
-	d.mu.Lock()
-	for sv := range d.serving {
-		for o := range sv.sessions {
-			all = append(all, o)
-		}
-	}
-	d.mu.Unlock()
-	all = slices.DeleteFunc(all, func(o *session) bool {
-		about := o.shown.Load()
-		return about == nil || about.consumer != s.consumer.Name
-	})
-	slices.SortFunc(all, func(a, b *session) int { return int(int64(a.id) - int64(b.id)) })
-	return all
+func (s *session) own() []*session { return s.door.sessionsOf(s.consumer.Name) }
+
+// listing is what SHOW MENSHEN answers.
+type listing struct {
+	columns []string
+	rows    [][]string
+	key     int // the column that LIKE looks at
 }
 
-// running gives the command that a session is busy with, and since when; "" when it is idle.
-func (s *session) running() (command string, age time.Duration) {
-	begun := s.waiting.Load()
-	if begun == 0 {
-		return "", 0
-	}
-	return mysql.Command(s.command.Load()).String(), max(poll.Now().Sub(poll.Instant(begun)), 0)
+func (l *listing) add(values ...string) { l.rows = append(l.rows, values) }
+
+// topics are what SHOW MENSHEN knows.
+var topics = map[string]func(*session) listing{
+	"CONFIG": (*session).listConfig, "DIGESTS": (*session).listDigests, "INSTANCES": (*session).listInstances, "POOLS": (*session).listPools,
+	"SESSIONS": (*session).listSessions, "STATUS": (*session).listStatus,
 }
 
-func (s *session) showSessions() bool {
-	var rows [][]string
-	for _, o := range s.own() {
-		about := o.shown.Load()
-		command, age := o.running()
-		row := []string{strconv.Itoa(int(o.id)), about.consumer, o.address.String(), about.database, command, seconds(age), "", "", ""}
-		o.mu.Lock()
-		held := o.closer != nil
-		var pins []string
-		for i := range pinCount {
-			if o.pins.has(i) {
-				pins = append(pins, i.String())
+// showMenshen is SHOW MENSHEN topic [LIKE 'pattern'] [LIMIT number].
+func (s *session) showMenshen(topic, rest string) bool {
+	list := topics[strings.ToUpper(topic)]
+	pattern, limit, ok := s.clauses([]byte(rest))
+	if list == nil || !ok {
+		return s.refuse(errorShow)
+	}
+	l := list(s)
+	if pattern != nil {
+		l.rows = slices.DeleteFunc(l.rows, func(row []string) bool { return !like(row[l.key], *pattern) })
+	}
+	return s.table(l.columns, l.rows[:min(len(l.rows), limit)])
+}
+
+// clauses reads what follows the topic. pattern is nil without LIKE.
+func (s *session) clauses(rest []byte) (pattern *string, limit int, ok bool) {
+	limit = rowsMax
+	var sc scan.Scanner
+	sc.Reset(rest, &s.mode)
+	next := func() (scan.Kind, string) {
+		for {
+			t := sc.Next()
+			switch t.Kind {
+			case scan.Space, scan.Comment:
+				continue
 			}
+			return t.Kind, string(scan.AppendValue(nil, rest, t, &s.mode))
 		}
-		_, since, pinned := o.pins.oldest()
-		o.mu.Unlock()
-		if held {
-			row[6] = "1"
-		} else {
-			row[6] = "0"
-		}
-		if pinned {
-			row[7], row[8] = strings.Join(pins, ", "), seconds(since)
-		}
-		rows = append(rows, row)
 	}
-	return s.table([]string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds"}, rows)
+	kind, text := next()
+	if kind == scan.Word && strings.EqualFold(text, "LIKE") {
+		if kind, text = next(); kind != scan.Text {
+			return nil, 0, false
+		}
+		word := text
+		pattern = &word
+		kind, text = next()
+	}
+	if kind == scan.Word && strings.EqualFold(text, "LIMIT") {
+		if kind, text = next(); kind != scan.Integer {
+			return nil, 0, false
+		}
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return nil, 0, false
+		}
+		limit = int(min(n, rowsMax))
+		kind, _ = next()
+	}
+	for kind == scan.Semicolon {
+		kind, _ = next()
+	}
+	return pattern, limit, kind == scan.End
+}
+
+// like matches as LIKE does, in any case: % is any text, _ any character, and a backslash takes both at their word.
+func like(text, pattern string) bool {
+	t, p := []rune(strings.ToLower(text)), []rune(strings.ToLower(pattern))
+	star, from := -1, 0 // the last %, and where what it stands for ends so far
+	i, j := 0, 0
+	for i < len(t) {
+		switch {
+		case j < len(p) && p[j] == '%':
+			star, from = j, i
+			j++
+			continue
+		case j+1 < len(p) && p[j] == '\\' && p[j+1] == t[i]:
+			i, j = i+1, j+2
+			continue
+		case j < len(p) && (p[j] == '_' || p[j] == t[i] && p[j] != '\\'):
+			i, j = i+1, j+1
+			continue
+		case star < 0:
+			return false
+		}
+		from++
+		i, j = from, star+1
+	}
+	for j < len(p) && p[j] == '%' {
+		j++
+	}
+	return j == len(p)
+}
+
+// flushes reads FLUSH MENSHEN what. ours is false for every other FLUSH.
+func (s *session) flushes(text string) (what string, ours bool) {
+	var words []string
+	var sc scan.Scanner
+	b := []byte(text)
+	sc.Reset(b, &s.mode)
+	for {
+		switch t := sc.Next(); t.Kind {
+		case scan.Space, scan.Comment, scan.Semicolon:
+		case scan.End:
+			ours = len(words) >= 2 && strings.EqualFold(words[1], "MENSHEN")
+			if ours && len(words) == 3 {
+				what = strings.ToUpper(words[2])
+			}
+			return what, ours
+		default:
+			words = append(words, string(b[t.Start:t.End]))
+		}
+	}
+}
+
+func (s *session) flush(what string) bool {
+	if what != "DIGESTS" {
+		return s.refuse(errorFlush)
+	}
+	s.door.ResetDigests()
+	s.traces.last, s.traces.found = spot{}, spot{}
+	return s.sendOK(s.st.message.Sequence)
+}
+
+func (s *session) listSessions() listing {
+	l := listing{key: 3, columns: []string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds", "Instance", "Statement"}}
+	for _, o := range s.own() {
+		v := o.view()
+		connection, pinned := "0", ""
+		if v.Instance != "" {
+			connection = "1"
+		}
+		var pins []string
+		for _, p := range v.Pins {
+			pins = append(pins, p.Reason)
+		}
+		if len(pins) > 0 {
+			pinned = seconds(oldest(v.Pins))
+		}
+		l.add(strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, v.Command, seconds(v.Running), connection, strings.Join(pins, ", "), pinned, v.Instance, shorten(v.Statement))
+	}
+	return l
 }
 
 func (s *session) showProcesses() bool {
 	var rows [][]string
 	for _, o := range s.own() {
-		about := o.shown.Load()
-		command, age := o.running()
-		state := "executing"
+		v := o.view()
+		command, state := v.Command, "executing"
 		if command == "" {
 			command, state = "Sleep", ""
 		}
-		rows = append(rows, []string{strconv.Itoa(int(o.id)), about.consumer, o.address.String(), about.database, command, strconv.Itoa(int(age / time.Second)), state, ""})
+		rows = append(rows, []string{strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, command, strconv.Itoa(int(v.Running / time.Second)), state, shorten(v.Statement)})
 	}
 	return s.table([]string{"Id", "User", "Host", "db", "Command", "Time", "State", "Info"}, rows)
 }
 
-func (s *session) showPools() bool {
-	var rows [][]string
-	for _, name := range s.tables.names {
-		d := s.tables.databases[name]
-		for _, in := range d.instances {
-			p := in.pool.Stats()
-			row := []string{name}
-			for _, n := range []int{p.Open, p.Open - p.Idle, p.Idle, p.Waiting, d.limits.Connections, int(p.Waited), int(p.Late)} {
-				row = append(row, strconv.Itoa(n))
-			}
-			rows = append(rows, append(row, in.address))
+func (s *session) listPools() listing {
+	l := listing{columns: []string{"Database", "Open", "Used", "Idle", "Waiting", "Max", "Waited", "Timed_out", "Instance", "Min_idle"}}
+	for _, p := range s.door.Pools() {
+		row := []string{p.Database}
+		for _, n := range []int{p.Open, p.Open - p.Idle, p.Idle, p.Waiting, p.Max, int(p.Waits), int(p.Timeouts)} {
+			row = append(row, strconv.Itoa(n))
 		}
+		l.add(append(row, p.Instance, strconv.Itoa(p.MinIdle))...)
 	}
-	return s.table([]string{"Database", "Open", "Used", "Idle", "Waiting", "Max", "Waited", "Timed_out", "Instance"}, rows)
+	return l
 }
 
-func (s *session) showInstances() bool {
-	var rows [][]string
+func (s *session) listInstances() listing {
+	l := listing{columns: []string{"Database", "Version", "Healthy", "Used", "Instance", "Role", "Lag", "Reason"}}
 	for _, name := range s.tables.names {
 		d := s.tables.databases[name]
 		for _, in := range d.instances {
 			version, _, _ := in.pool.Known()
 			st := in.endpoint.Status()
-			rows = append(rows, []string{name, version, strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, st.Reason})
+			lag := ""
+			if st.LagKnown {
+				lag = seconds(st.Lag)
+			}
+			l.add(name, version, strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, lag, st.Reason)
 		}
 	}
-	return s.table([]string{"Database", "Version", "Healthy", "Used", "Instance", "Role", "Reason"}, rows)
+	return l
 }
 
-func (s *session) showStatus() bool {
-	rows := [][]string{{"Sessions", strconv.Itoa(s.door.Sessions())}, {"Generation", strconv.FormatUint(s.tables.Generation, 10)}}
+func (s *session) listStatus() listing {
+	l := listing{columns: []string{"Name", "Value"}}
+	d := s.door
+	l.add("Sessions", strconv.Itoa(d.Sessions()))
+	l.add("Generation", strconv.FormatUint(s.tables.Generation, 10))
+	l.add("Uptime_seconds", strconv.Itoa(int(poll.Now().Sub(d.began)/time.Second)))
+	l.add("Digests", strconv.Itoa(d.digests.size()))
+	slow := ""
+	if s.tables.slow.on {
+		slow = s.tables.slow.threshold.String()
+	}
+	l.add("Slow_log_threshold", slow)
 	for i := range pinCount {
-		if n := s.door.pinned[i].Load(); n > 0 {
-			rows = append(rows, []string{"Pinned: " + i.String(), strconv.FormatInt(n, 10)})
+		if n := d.pinned[i].Load(); n > 0 {
+			l.add("Pinned: "+i.String(), strconv.FormatInt(n, 10))
 		}
 	}
-	return s.table([]string{"Name", "Value"}, rows)
+	return l
 }
+
+func (s *session) listConfig() listing {
+	l := listing{columns: []string{"Path", "Value"}}
+	for _, c := range s.tables.config.Settings() {
+		l.add(c.Path, c.Value)
+	}
+	return l
+}
+
+func (s *session) listDigests() listing {
+	l := listing{key: 18, columns: []string{"Digest", "Database", "Count", "Errors", "Total_seconds", "Mean_ms", "P50_ms", "P95_ms", "P99_ms", "Max_ms", "Rows", "Affected", "Bytes_in", "Bytes_out",
+		"First_seen", "Last_seen", "Histogram", "Length", "Text"}}
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	for _, d := range s.door.Digests(nil) {
+		l.add(d.ID, d.Database, number(d.Count), number(d.Errors), seconds(d.Total), milliseconds(d.Mean()), milliseconds(d.Quantile(0.5)), milliseconds(d.Quantile(0.95)), milliseconds(d.Quantile(0.99)),
+			milliseconds(d.Longest), number(d.Rows), number(d.Affected), number(d.BytesIn), number(d.BytesOut), moment(d.First), moment(d.Last), histogram(d.Buckets()), strconv.Itoa(len(d.Text)), shorten(d.Text))
+	}
+	return l
+}
+
+// shownMax is how much of a statement is shown. Texts without literals can have 64 KiB.
+const shownMax = 4096
+
+func shorten(text string) string {
+	if len(text) <= shownMax {
+		return text
+	}
+	return strings.ToValidUTF8(text[:shownMax], "") + "..."
+}
+
+// histogram lists the buckets that are not empty, each by its upper bound: 0.5ms:12 1ms:3 +Inf:1.
+func histogram(all []observe.Bucket) string {
+	var b strings.Builder
+	for _, bucket := range all {
+		if bucket.Count == 0 {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		bound := "+Inf"
+		if bucket.Bound > 0 {
+			bound = bucket.Bound.String()
+		}
+		fmt.Fprintf(&b, "%s:%d", bound, bucket.Count)
+	}
+	return b.String()
+}
+
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") }
+
+func milliseconds(d time.Duration) string { return strconv.FormatFloat(float64(d)/1e6, 'f', 3, 64) }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }
 
@@ -281,28 +424,4 @@ func (s *session) interrupt() error {
 	}
 	_ = c.Write(quit)
 	return err
-}
-
-// status is for metrics.
-func (d *Door) status() (s observe.SQLStatus) {
-	s.Pins = make(map[string]int64)
-	for i := range pinCount {
-		if n := d.pinned[i].Load(); n > 0 {
-			s.Pins[i.String()] = n
-		}
-	}
-	tables := d.o.Tables()
-	if tables == nil {
-		return s
-	}
-	for _, name := range tables.names {
-		sum := observe.SQLPool{Database: name}
-		for _, in := range tables.databases[name].instances {
-			p := in.pool.Stats()
-			sum.Open, sum.Idle, sum.Waiting = sum.Open+p.Open, sum.Idle+p.Idle, sum.Waiting+p.Waiting
-			sum.Waits, sum.Timeouts = sum.Waits+p.Waited, sum.Timeouts+p.Late
-		}
-		s.Pools = append(s.Pools, sum)
-	}
-	return s
 }

@@ -33,6 +33,10 @@ func (k *rsaKey) get() (*rsa.PrivateKey, error) {
 
 // signIn greets the client and lets it in: TLS if it wants, password, database. It says whether there is a session.
 func (s *session) signIn() bool {
+	if refused := s.blocked(); refused != nil {
+		s.decline(*refused)
+		return false
+	}
 	l := s.listener
 	begun := poll.Now()
 	s.client.ReadBefore(begun.Add(time.Duration(l.timeouts.RequestHeader)))
@@ -109,6 +113,9 @@ func (s *session) signIn() bool {
 // enter makes the session the consumer's, in a database ("" for none), and connects to its instance: a client should
 // learn when it signs in that its database is not there.
 func (s *session) enter(c *identity.Consumer, database string) *mysql.Error {
+	if refused := s.admit(c); refused != nil {
+		return refused
+	}
 	s.consumer, s.database = c, database
 	s.show()
 	if database == "" {
@@ -198,6 +205,7 @@ func (a *admission) check() *mysql.Error {
 		}
 	}
 	if !proven {
+		s.guessed()
 		empty := len(a.proof) == 0 || len(a.proof) == 1 && a.proof[0] == 0
 		e := errorDenied(printable(a.user), s.address.String(), !empty)
 		return &e

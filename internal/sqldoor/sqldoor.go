@@ -34,6 +34,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
@@ -43,6 +44,7 @@ type Options struct {
 	Tables  func() *Tables                    // the current generation; asked for each statement
 	Log     *slog.Logger                      // nil discards
 	Access  *observe.AccessLog                // nil writes no records
+	Slow    *observe.SlowLog                  // nil writes no records
 	Metrics *observe.Metrics                  // nil counts nothing
 	TLS     func(listener string) *tls.Config // a listener's certificates; nil, or a nil answer: TLS is not offered
 }
@@ -56,10 +58,15 @@ type Door struct {
 	ids    atomic.Uint32          // of sessions; never 0 or backend.Nobody
 	pinned [pinCount]atomic.Int64 // sessions by pin
 
+	began    poll.Instant
+	digests  digests
+	attempts attempts
+
 	mu        sync.Mutex
 	serving   map[*serving]struct{} // Serve calls that run, or that still have sessions
 	sessions  int
-	stopWatch chan struct{} // nil without a watcher
+	consumers map[string]int // sessions by consumer
+	stopWatch chan struct{}  // nil without a watcher
 }
 
 // serving is one call of Serve with its sessions.
@@ -79,7 +86,7 @@ func New(o Options) *Door {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Door{o: o, serving: make(map[*serving]struct{})}
+	d := &Door{o: o, began: poll.Now(), serving: make(map[*serving]struct{})}
 	o.Metrics.SQL(d.status)
 	return d
 }
@@ -211,6 +218,7 @@ func (d *Door) left(s *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	sv := s.serving
+	d.dismiss(s)
 	delete(sv.sessions, s)
 	if s.counted {
 		if sv.addresses[s.address]--; sv.addresses[s.address] <= 0 {

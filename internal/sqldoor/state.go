@@ -16,6 +16,7 @@ type judgement struct {
 	scan.Facts
 	refusal *mysql.Error // it cannot be run here
 	name    string       // Use, Kill, ShowMenshen: see scan.Facts.Name; without quotes
+	rest    string       // ShowMenshen, and all of a Flush: what follows the name
 	set     setting
 	long    bool // only its beginning was read
 	spends  bool // it leaves its connection in a state that no pin describes: then it is not given back
@@ -65,7 +66,11 @@ func (s *session) judge(text []byte, whole bool) (j judgement) {
 		if j.name, ok = s.onlyName(text, j.Name); !ok {
 			j.refusal = &errorUseMore
 		}
-	case scan.Kill, scan.ShowMenshen:
+	case scan.ShowMenshen:
+		j.name, j.rest = string(text[j.Name.Start:j.Name.End]), string(text[j.Name.End:])
+	case scan.Flush:
+		j.rest = string(text)
+	case scan.Kill:
 		if j.name = string(text[j.Name.Start:j.Name.End]); !s.ends(text[j.Name.End:]) {
 			j.name = "" // an expression, or a user's name
 		}

@@ -31,6 +31,10 @@ type Tables struct {
 	names     []string // of databases, sorted
 	listeners map[string]*listener
 	outside   *observe.SQLSeries // statements outside of any database
+
+	config     *config.Config
+	digestsMax int
+	slow       slowSettings
 }
 
 // database is a logical database with its instances. Where a statement goes is asked of primary and replica, in instance.go.
@@ -81,6 +85,8 @@ func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tab
 		listeners: make(map[string]*listener),
 		names:     slices.Sorted(maps.Keys(c.Databases)),
 		outside:   m.SQLDatabase(""),
+
+		config: c, digestsMax: c.Digests.Max, slow: slowSettingsOf(c.SlowLog),
 	}
 	t.directory, _ = identity.Compile(c)
 	var problems config.Problems
@@ -126,6 +132,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 			Lifetime:    time.Duration(from.Pool.MaxLifetime),
 			Idle:        time.Duration(from.Pool.IdleTimeout),
 			Queue:       time.Duration(from.Pool.QueueTimeout),
+			MinIdle:     from.Pool.MinIdle,
 		},
 		readFrom:     from.ReadFrom,
 		consistency:  from.Consistency,

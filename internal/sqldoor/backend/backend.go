@@ -71,17 +71,19 @@ type Conn struct {
 
 	// What a Pool and the sessions that use it know. Owned by whoever has the connection.
 	Key        Key
-	Schema     string       // chosen last; "" means none
-	Vars       *Vars        // its settings; nil: not known, and then it is never given back
-	Warned     uint32       // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
-	Opened     poll.Instant // signed in
-	Used       poll.Instant // last
-	owner      uint32       // the session that used it last
-	turn       uint64       // see Turn
-	statements []*Statement // prepared
-	uses       uint64       // counts their uses
-	insert     claim        // whose LAST_INSERT_ID() it has
-	pool       *Pool        // that it is of
+	Schema     string        // chosen last; "" means none
+	Vars       *Vars         // its settings; nil: not known, and then it is never given back
+	Warned     uint32        // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
+	Opened     poll.Instant  // signed in
+	Used       poll.Instant  // last
+	Own        time.Duration // what Do, Row and Prepare took since whoever has the connection set it to 0
+	owner      uint32        // the session that used it last
+	turn       uint64        // see Turn
+	statements []*Statement  // prepared
+	uses       uint64        // counts their uses
+	insert     claim         // whose LAST_INSERT_ID() it has
+	pool       *Pool         // that it is of
+	holder     string        // the consumer that Pool.used counts it for; "" when none
 }
 
 // messageMax bounds each message of the sign-in.

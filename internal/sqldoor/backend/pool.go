@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type Limits struct {
 	Lifetime    time.Duration // of a connection; 0 means no bound
 	Idle        time.Duration // unused for that long it is closed; 0 means never
 	Queue       time.Duration // longest wait for a connection
+	MinIdle     int           // unused connections that Warm opens and Tidy leaves open
 }
 
 // Key is what two sessions must have in common to use the same connection: what was agreed on at sign-in.
@@ -34,13 +36,17 @@ type Key struct {
 // starts none.
 type Pool struct {
 	Facts
+	Progress
 
 	mu      sync.Mutex
 	closed  bool
-	open    int     // all connections, and the permissions to open one
-	idle    []*Conn // the newest last
-	waiting []*waiter
-	limits  Limits // of the last Take
+	open    int            // all connections, and the permissions to open one
+	idle    []*Conn        // the newest last
+	waiting []*waiter      // the longest first; see serve
+	used    map[string]int // connections, and permissions to open one, that consumers with a bound have
+	limits  Limits         // of the last Take or SetLimits
+	form    Want           // of the last Take: its Key and Schema
+	asked   bool           // there was one
 
 	usual map[Key]*Vars
 
@@ -53,8 +59,8 @@ type waiter struct {
 	got  chan taken // of capacity 1
 }
 
-// taken is what a Take came to: a connection, or the permission to open one.
-type taken struct{ conn *Conn }
+// taken is what a Take came to: a connection, or the permission to open one, for which old may have to be closed first.
+type taken struct{ conn, old *Conn }
 
 // Want says what connection a session would like.
 type Want struct {
@@ -68,6 +74,10 @@ type Want struct {
 	New     bool   // no idle one will do
 
 	Client proxyproto.Header // see Session
+
+	Consumer string         // whose session it is; counts only with Max
+	Max      int            // most connections that the consumer's sessions use at once; 0 means no bound
+	Waited   *time.Duration // time in the queue is added to it; may be nil
 }
 
 // Stats is the state of a pool.
@@ -86,50 +96,53 @@ func (p *Pool) Stats() Stats {
 // warm is how long a connection that holds warnings is kept for the session that they are of, if others will do.
 const warm = 10 * time.Second
 
-// Take gives an idle connection, or nil: then the caller may open one, with Opened or Drop to follow. dead ends the wait. The error is a *fault.Fault of kind
+// Take gives an idle connection, or nil: then the caller may open one, with Open or Drop to follow. dead ends the wait. The error is a *fault.Fault of kind
 // Limited when the time in the queue was over.
+//
+// The queue is first come, first served, but for those whose consumer has as many connections as it may have: they are passed over until it gives one back.
 func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
 	p.mu.Lock()
-	p.limits = l
-	if !want.New {
-		if c, ok := p.find(&want, poll.Now()); ok {
-			p.mu.Unlock()
-			return c, nil
-		}
+	p.setLimits(l)
+	p.form, p.asked = Want{Key: want.Key, Schema: want.Schema}, true
+	var t taken
+	var ok bool
+	// Nobody is overtaken here: who waits can use nothing of what is free (see serve).
+	if !p.full(&want) {
+		t, ok = p.get(&want)
+	}
+	if ok {
+		p.mu.Unlock()
+		return t.ready(), nil
 	}
 	if want.Only {
 		p.mu.Unlock()
 		return nil, errGone
 	}
-	if l.Connections <= 0 || p.open < l.Connections {
-		p.open++
-		p.mu.Unlock()
-		return nil, nil
-	}
-	if c, old, ok := p.replace(&want); ok {
-		p.mu.Unlock()
-		if old != nil {
-			old.retire()
-		}
-		return c, nil
-	}
 	w := &waiter{want: want, got: make(chan taken, 1)}
 	p.waiting = append(p.waiting, w)
 	p.waited++
 	p.mu.Unlock()
+	return p.wait(w, dead, l.Queue)
+}
 
-	timer := time.NewTimer(l.Queue)
+// wait waits for a place in the queue to come up.
+func (p *Pool) wait(w *waiter, dead <-chan struct{}, most time.Duration) (*Conn, error) {
+	if w.want.Waited != nil {
+		began := poll.Now()
+		defer func() { *w.want.Waited += poll.Now().Sub(began) }()
+	}
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case t := <-w.got:
-		return t.conn, nil
+		return t.ready(), nil
 	case <-timer.C:
 	case <-dead:
 	}
 	p.mu.Lock()
 	for i := range p.waiting {
 		if p.waiting[i] == w {
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			p.waiting = slices.Delete(p.waiting, i, i+1)
 			p.late++
 			p.mu.Unlock()
 			return nil, fault.New(fault.Limited, "all connections to the instance are in use")
@@ -137,10 +150,108 @@ func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
 	}
 	p.mu.Unlock()
 	t := <-w.got // it came at the last moment
-	return t.conn, nil
+	return t.ready(), nil
 }
 
+// ready closes what the taken place belonged to.
+func (t taken) ready() *Conn {
+	if t.old != nil {
+		t.old.retire()
+	}
+	return t.conn
+}
+
+// TakeIdle gives a connection that is idle, or nil: it neither waits nor makes room.
+func (p *Pool) TakeIdle(want Want) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, _ := p.find(&want, poll.Now())
+	return c
+}
+
+// Pool gives the pool that the connection is of.
+func (c *Conn) Pool() *Pool { return c.pool }
+
 var errGone = fault.New(fault.Internal, "the connection is not to be had any more")
+
+// full says that the consumer has as many connections as it may have. p.mu is held.
+func (p *Pool) full(want *Want) bool { return want.Max > 0 && p.used[want.Consumer] >= want.Max }
+
+// get takes an idle connection, or a place for one, out of the pool, and counts it for the consumer. p.mu is held.
+func (p *Pool) get(want *Want) (t taken, ok bool) {
+	t.conn, ok = p.find(want, poll.Now())
+	switch {
+	case ok:
+	case want.Only:
+		return t, false
+	case p.limits.Connections <= 0 || p.open < p.limits.Connections:
+		p.open++
+	default:
+		if t.conn, t.old, ok = p.replace(want); !ok {
+			return t, false
+		}
+	}
+	if want.Max > 0 {
+		if p.used == nil {
+			p.used = make(map[string]int)
+		}
+		p.used[want.Consumer]++
+	}
+	if t.conn != nil {
+		t.conn.holder, t.conn.Own = want.holder(), 0
+	}
+	return t, true
+}
+
+// holder is the consumer that a connection is counted for; "" when it is not counted.
+func (w *Want) holder() string {
+	if w.Max > 0 {
+		return w.Consumer
+	}
+	return ""
+}
+
+// uncount takes back what get counted for a consumer. p.mu is held.
+func (p *Pool) uncount(holder string) {
+	if holder == "" {
+		return
+	}
+	if p.used[holder]--; p.used[holder] <= 0 {
+		delete(p.used, holder)
+	}
+}
+
+// serve gives what is free to those who wait, the longest first. It is called whenever something became free, so what is free after it nobody who waits can use. p.mu is held.
+func (p *Pool) serve() {
+	for i := 0; i < len(p.waiting); {
+		w := p.waiting[i]
+		if p.full(&w.want) {
+			i++
+			continue
+		}
+		t, ok := p.get(&w.want)
+		if !ok {
+			return // those behind it must not overtake it
+		}
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		w.got <- t
+	}
+}
+
+// SetLimits changes the limits before the next Take does: more connections are for those who wait now.
+func (p *Pool) SetLimits(l Limits) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setLimits(l)
+}
+
+func (p *Pool) setLimits(l Limits) {
+	if l == p.limits {
+		return
+	}
+	p.limits = l
+	p.serve()
+}
 
 // find takes the best idle connection out of the pool. p.mu is held.
 func (p *Pool) find(want *Want, now poll.Instant) (*Conn, bool) {
@@ -206,42 +317,39 @@ func (c *Conn) distance(want *Want) int {
 func (p *Pool) Give(c *Conn) {
 	c.Release()
 	p.mu.Lock()
-	if p.closed || c.expired(poll.Now(), p.limits) {
+	p.uncount(c.holder)
+	c.holder = ""
+	if p.closed || c.expired(poll.Now(), p.limits) || p.limits.Connections > 0 && p.open > p.limits.Connections {
 		p.mu.Unlock()
 		c.retire()
 		p.Drop(nil)
 		return
 	}
-	// Those who wait have waited longest first; the connection may be of a kind that the first one cannot use.
-	if len(p.waiting) > 0 {
-		w := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		p.mu.Unlock()
-		if !c.usable(&w.want) {
-			c.retire()
-			c = nil
-		}
-		w.got <- taken{c}
-		return
-	}
 	p.idle = append(p.idle, c)
+	if len(p.waiting) > 0 {
+		p.serve()
+	}
 	p.mu.Unlock()
 }
 
-// Drop closes a connection and frees its place; nil is a permission that was not used.
+// Drop closes a connection and frees its place; nil is a permission that was not used, of a consumer without a bound.
 func (p *Pool) Drop(c *Conn) {
+	holder := ""
 	if c != nil {
 		c.discard()
+		holder = c.holder
+		c.holder = ""
 	}
+	p.free(holder)
+}
+
+// free gives back a place that has no connection.
+func (p *Pool) free(holder string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) > 0 {
-		w := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		w.got <- taken{} // the place goes to the first who waits
-		return
-	}
+	p.uncount(holder)
 	p.open--
+	p.serve()
 }
 
 // usualMax bounds the kinds of sign-in whose settings are remembered; past it they are all forgotten and learned again.
@@ -282,18 +390,61 @@ func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want)
 	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema, Client: want.Client}
 	c, err := Open(ctx, address, s, session, &p.Facts)
 	if err != nil {
-		p.Drop(nil)
+		p.free(want.holder())
 		return nil, err
 	}
-	c.Key, c.Schema, c.pool = want.Key, want.Schema, p
+	c.Key, c.Schema, c.pool, c.holder = want.Key, want.Schema, p, want.holder()
 	c.Opened = poll.Now()
 	c.Used = c.Opened
 	if err := p.learnVars(c); err != nil {
 		p.Drop(c)
 		return nil, err
 	}
-	c.Warned = 0
+	c.Warned, c.Own = 0, 0
 	return c, nil
+}
+
+// warmTime bounds one call of Warm.
+const warmTime = time.Second
+
+// Warm opens connections until as many as Limits.MinIdle are unused, in the form that was asked for last: what clients agree on at sign-in is not known before the first one
+// came. A health check calls it when the instance is well. What cannot be opened is left to the next check.
+func (p *Pool) Warm(ctx context.Context, address string, s *Settings) {
+	if s.Proxy != 0 {
+		return // its connections are one client's
+	}
+	ctx, cancel := context.WithTimeout(ctx, warmTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		p.mu.Lock()
+		if p.closed || !p.asked || p.idleOf(p.form.Key) >= p.limits.MinIdle || p.limits.Connections > 0 && p.open >= p.limits.Connections {
+			p.mu.Unlock()
+			return
+		}
+		want := p.form
+		p.open++
+		p.mu.Unlock()
+		c, err := p.Open(ctx, address, s, want)
+		switch {
+		case err != nil:
+			return
+		case c.Vars == nil: // it cannot be shared
+			c.sayQuit()
+			p.Drop(c)
+			return
+		}
+		p.Give(c)
+	}
+}
+
+// idleOf counts the idle connections of a kind. p.mu is held.
+func (p *Pool) idleOf(k Key) (n int) {
+	for _, c := range p.idle {
+		if c.Key == k {
+			n++
+		}
+	}
+	return n
 }
 
 // Close closes the idle connections, and from now on those that come back.
@@ -315,11 +466,16 @@ func (p *Pool) Tidy() {
 	var over []*Conn
 	p.mu.Lock()
 	kept := p.idle[:0]
+	ahead := p.idleOf(p.form.Key) - p.limits.MinIdle // so many of the usual kind are more than are to be kept
 	for _, c := range p.idle {
-		if c.expired(now, p.limits) || p.limits.Idle > 0 && now.Sub(c.Used) > p.limits.Idle {
-			over = append(over, c)
-		} else {
+		unused := p.limits.Idle > 0 && now.Sub(c.Used) > p.limits.Idle && (c.Key != p.form.Key || ahead > 0)
+		if !unused && !c.expired(now, p.limits) {
 			kept = append(kept, c)
+			continue
+		}
+		over = append(over, c)
+		if c.Key == p.form.Key {
+			ahead--
 		}
 	}
 	clear(p.idle[len(kept):])
@@ -522,7 +678,9 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 		return ErrForgotten
 	}
 	if vars != nil && c.Vars != vars {
-		sets = c.Vars.appendSets(sets, vars)
+		if sets = c.Vars.appendSets(sets, vars); len(sets) == 0 {
+			c.Vars = vars // the same pointer compares faster
+		}
 	}
 	var stamp uint64
 	if !mine {

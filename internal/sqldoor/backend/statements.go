@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
-	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
 // Statement is a prepared statement on a connection. Sessions share it when text, schema and the settings that texts are read by are the same.
@@ -78,8 +77,7 @@ func (c *Conn) closeStatement(id uint32) error {
 // Prepare prepares a text for a session that did so on another connection. A *mysql.Error leaves the connection usable, every other one does not.
 func (c *Conn) Prepare(text, schema, reading string, parameters uint16) (*Statement, error) {
 	c.Mark()
-	c.ReadBefore(poll.Now().Add(ownTime * 1e9))
-	defer c.ReadBefore(0)
+	defer c.ask()()
 	if err := c.Write(mysql.AppendCommand(nil, mysql.ComStmtPrepare, text)); err != nil {
 		return nil, ownLost(err)
 	}

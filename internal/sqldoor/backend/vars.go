@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
@@ -74,6 +75,8 @@ type Vars struct {
 	List   *Variables
 	values []string
 	null   []bool
+
+	forReading atomic.Pointer[Vars] // see ReadOnly
 }
 
 // seed is of the hashes in Variables.known.
@@ -136,6 +139,25 @@ func (v *Vars) differences(to *Vars) int {
 		}
 	}
 	return n
+}
+
+// ReadOnly gives v as it is set on connections to replicas: with it whatever writes after all, in a function that a view calls for example, is refused by the
+// server before anything of it is done (1792), also if the login may write to read-only servers. The same v gives the same pointer.
+func (v *Vars) ReadOnly() *Vars {
+	if r := v.forReading.Load(); r != nil {
+		return r
+	}
+	i, ok := v.List.index["tx_read_only"]
+	if !ok {
+		i = v.List.index["transaction_read_only"]
+	}
+	r := &Vars{List: v.List, values: append([]string(nil), v.values...), null: v.null}
+	r.values[i] = "1"
+	if r.values[i] == v.values[i] {
+		r = v
+	}
+	v.forReading.CompareAndSwap(nil, r)
+	return v.forReading.Load()
 }
 
 // Equal says that nothing has to be set to come from one to the other.
@@ -235,12 +257,21 @@ const (
 	ownTime   = 10 // seconds
 )
 
+// ask begins something of the gateway's own: it is bounded, and its time counted.
+func (c *Conn) ask() (done func()) {
+	began := poll.Now()
+	c.ReadBefore(began.Add(ownTime * 1e9))
+	return func() {
+		c.ReadBefore(0)
+		c.Own += poll.Now().Sub(began)
+	}
+}
+
 // Row runs a query of the gateway's own and gives its first row, nil for NULL; ok is false when there is no row. A *mysql.Error leaves the connection usable, every
 // other one does not.
 func (c *Conn) Row(query string, columns int) (row [][]byte, ok bool, err error) {
 	c.Mark()
-	c.ReadBefore(poll.Now().Add(ownTime * 1e9))
-	defer c.ReadBefore(0)
+	defer c.ask()()
 	if err := c.Write(mysql.AppendCommand(nil, mysql.ComQuery, query)); err != nil {
 		return nil, false, ownLost(err)
 	}
@@ -314,8 +345,7 @@ func firstRow(all []byte, columns int, caps mysql.Capability) (row [][]byte, ok 
 // Do sends a small command of the gateway's own and waits for its OK. A *mysql.Error leaves the connection usable, every other one does not.
 func (c *Conn) Do(command mysql.Command, argument string) error {
 	c.Mark()
-	c.ReadBefore(poll.Now().Add(ownTime * 1e9))
-	defer c.ReadBefore(0)
+	defer c.ask()()
 	err := c.Write(mysql.AppendCommand(nil, command, argument))
 	var payload []byte
 	if err == nil {

@@ -1,0 +1,323 @@
+package sqldoor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/testenv"
+)
+
+// slow gives a door a slow log, and what was written to it so far, by statement.
+func slow(t testing.TB) (option func(*Door), lines func(statement string) []map[string]any) {
+	into := new(lockedBuffer)
+	l := observe.NewSlowLog(into)
+	t.Cleanup(func() { _ = l.Close() })
+	return func(d *Door) { d.o.Slow = l }, func(statement string) (found []map[string]any) {
+		testenv.Eventually(t, 5*time.Second, func() error {
+			found = nil
+			for line := range strings.Lines(into.String()) {
+				var v map[string]any
+				if err := json.Unmarshal([]byte(line), &v); err != nil {
+					t.Fatalf("%v: %s", err, line)
+				}
+				if v["statement"] == statement {
+					found = append(found, v)
+				}
+			}
+			if len(found) == 0 {
+				return fmt.Errorf("%q is not in the slow log:\n%s", statement, into.String())
+			}
+			return nil
+		})
+		return found
+	}
+}
+
+func TestSlowLog(t *testing.T) {
+	db := mariadb(t)
+	option, lines := slow(t)
+	g := open(t, pooled(db.Addr, "max_connections: 1")+"slow_log: 300ms\n", option)
+	c := g.session(t)
+	ask(c, "SELECT 'secret', name FROM users")
+	ask(c, "SELECT 'secret', SLEEP(0.4), name FROM users WHERE id = 1")
+	v := lines("select ?, SLEEP(?), name from users where id = ?")[0]
+	if v["consumer"] != "app" || v["database"] != "shop" || v["endpoint"] != db.Addr || v["command"] != "query" || v["kind"] != "select" || v["rows"] != 1.0 || v["sql_code"] != 0.0 || v["pins"] != nil ||
+		v["upstream_ms"].(float64) < 400 || v["duration_ms"].(float64) < v["upstream_ms"].(float64) || v["queue_ms"] != 0.0 || len(v["digest"].(string)) != 16 || v["literals"] != nil {
+		t.Errorf("%v", v)
+	}
+
+	// One that waits for the connection of another, and finds other settings on it.
+	other := g.session(t)
+	ask(other, "SET time_zone = '+05:00'")
+	ask(c, "BEGIN")
+	ask(c, "SELECT name FROM users FOR UPDATE")
+	done := make(chan string)
+	go func() { done <- ask(other, "SELECT @@time_zone, 7") }()
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if n := g.stats(); n.Waiting != 1 {
+			return fmt.Errorf("%+v", n)
+		}
+		return nil
+	})
+	ask(c, "SELECT SLEEP(0.4)")
+	ask(c, "COMMIT")
+	if got := <-done; got != "+05:00|7|\n" {
+		t.Error(got)
+	}
+	if v = lines("select SLEEP(?)")[0]; fmt.Sprint(v["pins"]) != "[transaction]" {
+		t.Errorf("%v", v)
+	}
+	if v = lines("select @@time_zone, ?")[0]; v["queue_ms"].(float64) < 300 || v["settings_ms"].(float64) <= 0 || v["upstream_ms"].(float64) > 300 {
+		t.Errorf("%v", v)
+	}
+
+	// Prepared, with an error, and with the values when that is asked for.
+	g.reload(pooled(db.Addr, "max_connections: 1") + "slow_log: {threshold: 0, literals: true}\n")
+	ask(c, "SELECT name, ? FROM users WHERE id = 2", "hidden")
+	if all := lines("select name, ? from users where id = ?"); len(all) != 2 || all[1]["command"] != "stmt_execute" || all[1]["rows"] != 1.0 || all[1]["literals"] != nil ||
+		all[0]["command"] != "stmt_prepare" || all[0]["literals"] != "SELECT name, ? FROM users WHERE id = 2" {
+		t.Errorf("%v", all)
+	}
+	ask(c, "SELECT 'x' FROM nothing")
+	if v = lines("select ? from nothing")[0]; v["sql_code"] != 1146.0 || v["sql_state"] != "42S02" || v["literals"] != "SELECT 'x' FROM nothing" || v["rows"] != 0.0 {
+		t.Errorf("%v", v)
+	}
+	ask(c, "SELECT '"+strings.Repeat("x", 3*literalsMax)+"' AS long_one")
+	if v = lines("select ? as long_one")[0]; len(v["literals"].(string)) > literalsMax+10 {
+		t.Errorf("%d bytes of literals", len(v["literals"].(string)))
+	}
+}
+
+func TestShowConfig(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
+	c := g.session(t)
+	all := ask(c, "SHOW MENSHEN CONFIG")
+	for _, line := range []string{"listeners.sql.protocol|mysql|", "databases.shop.login.user|gate|", `databases.shop.login.password|"***"|`, `consumers.app.mysql.password|"***"|`, "databases.shop.pool.max_connections|50|",
+		"digests.max|10000|", "databases.stock.shards.s0.schema|stock_0|"} {
+		if !strings.Contains("\n"+all, "\n"+line+"\n") {
+			t.Errorf("no line %s in\n%s", line, all)
+		}
+	}
+	for _, secret := range []string{"secret", "apple", "orange"} {
+		if strings.Contains(all, secret) {
+			t.Errorf("%s is shown", secret)
+		}
+	}
+	wantAnswer(t, c, "SHOW MENSHEN CONFIG LIKE '%.login.user'", "databases.shop.login.user|gate|\ndatabases.stock.login.user|gate|\n")
+	if got := ask(c, "SHOW MENSHEN STATUS LIKE 'uptime%'"); !strings.HasPrefix(got, "Uptime_seconds|") {
+		t.Error(got)
+	}
+	if got := ask(c, "SHOW MENSHEN POOLS LIKE 'stock'"); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "stock|") || !strings.Contains(got, db.Addr) {
+		t.Error(got)
+	}
+}
+
+// What runs is shown, without its literals, to those whose session it is.
+func TestRunningStatementIsShown(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
+	c, watcher := g.session(t), g.session(t)
+	done := make(chan string)
+	ask(c, "BEGIN")
+	go func() { done <- ask(c, "SELECT 'secret', SLEEP(20)") }()
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if got := ask(watcher, "SHOW FULL PROCESSLIST"); !strings.Contains(got, "|executing|select ?, SLEEP(?)|") {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	got := ask(watcher, "SHOW MENSHEN SESSIONS LIKE 'shop'")
+	if !strings.Contains(got, db.Addr+"|select ?, SLEEP(?)|") || !strings.Contains(got, "|1|transaction|") || strings.Contains(got, "secret") {
+		t.Error(got)
+	}
+	id := strings.SplitN(ask(watcher, "SELECT CONNECTION_ID()"), "|", 2)[0]
+	for _, s := range strings.Split(strings.TrimSpace(got), "\n") {
+		if victim := strings.SplitN(s, "|", 2)[0]; victim != id {
+			wantAnswer(t, watcher, "KILL QUERY "+victim, "")
+		}
+	}
+	if got := <-done; got != "secret|1|\n" && got != "error 1317" { // how MariaDB ends a SLEEP
+		t.Error(got)
+	}
+	wantAnswer(t, c, "ROLLBACK", "")
+	other := g.pool("other:orange", "shop")
+	rows, err := other.Query("SHOW MENSHEN SESSIONS")
+	if got := answerOf(rows, err); strings.Count(got, "\n") != 1 || strings.Contains(got, "|app|") {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestConsumerBounds(t *testing.T) {
+	db := mariadb(t)
+	yaml := func(bounds string) string {
+		return strings.Replace(pooled(db.Addr, "max_connections: 4, queue_timeout: 200ms"), "{password: apple}", "{password: apple, "+bounds+"}", 1)
+	}
+	g := open(t, yaml("max_sessions: 2, max_connections: 1"))
+	first := g.pool("app:apple", "shop")
+	a, err := first.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := g.session(t)
+	_, err = g.pool("app:apple", "shop").Conn(t.Context())
+	wantCode(t, err, 1226, "User 'app' has exceeded the 'max_user_connections' resource (current value: 2)")
+	other, err := g.pool("other:orange", "shop").Conn(t.Context()) // nobody else is meant
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+
+	ask(a, "BEGIN")
+	wantAnswer(t, a, "SELECT 1", "1|\n")
+	wantAnswer(t, b, "SELECT 2", "error 1040") // its consumer's one connection is in use
+	wantAnswer(t, other, "SELECT 3", "3|\n")
+	ask(a, "COMMIT")
+	wantAnswer(t, b, "SELECT 2", "2|\n")
+
+	g.reload(yaml("max_sessions: 3, max_connections: 2"))
+	c := g.session(t)
+	ask(a, "BEGIN")
+	wantAnswer(t, a, "SELECT 1", "1|\n")
+	ask(b, "BEGIN")
+	wantAnswer(t, b, "SELECT 2", "2|\n")
+	wantAnswer(t, c, "SELECT 2", "error 1040")
+	_ = a.Close()
+	_ = first.Close()
+	testenv.Eventually(t, 5*time.Second, func() error { // a session that is over counts no more
+		if got := ask(c, "SELECT 4"); got != "4|\n" {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+
+	// A change of user counts for the other one.
+	r := connect(t, g, 0, "shop")
+	r.changeUser("other", "orange", "shop", 0)
+	d := g.session(t)
+	wantAnswer(t, d, "SELECT 5", "5|\n")
+	r.changeUser("app", "apple", "shop", 1226)
+}
+
+func TestMinIdle(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, pooled(db.Addr, "max_connections: 4, min_idle: 3, idle_timeout: 100ms"))
+	c := g.session(t)
+	wantAnswer(t, c, "SELECT 1", "1|\n")
+	want := func(idle, most int) {
+		t.Helper()
+		testenv.Eventually(t, 15*time.Second, func() error {
+			if n := g.stats(); n.Idle < idle || n.Open > most {
+				return fmt.Errorf("%+v", n)
+			}
+			return nil
+		})
+	}
+	want(3, 4)
+	ask(c, "BEGIN")
+	ask(c, "SELECT 1")
+	want(3, 4)
+	g.reload(pooled(db.Addr, "max_connections: 4, idle_timeout: 100ms"))
+	ask(c, "COMMIT")
+	testenv.Eventually(t, 15*time.Second, func() error {
+		if n := g.stats(); n.Idle > 0 {
+			return fmt.Errorf("%+v", n)
+		}
+		return nil
+	})
+}
+
+func TestRaisedPoolServesThoseWhoWait(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, pooled(db.Addr, "max_connections: 1, queue_timeout: 60s"))
+	a, b := g.session(t), g.session(t)
+	ask(a, "BEGIN")
+	wantAnswer(t, a, "SELECT 1", "1|\n")
+	done := make(chan string)
+	go func() { done <- ask(b, "SELECT 2") }()
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if n := g.stats(); n.Waiting != 1 {
+			return fmt.Errorf("%+v", n)
+		}
+		return nil
+	})
+	g.reload(pooled(db.Addr, "max_connections: 2, queue_timeout: 60s"))
+	select {
+	case got := <-done:
+		if got != "2|\n" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits still")
+	}
+}
+
+func TestGuessersAreRefused(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr, ", limits: {sign_in_failures: 3/1h}"))
+	good := g.session(t)
+	for range 3 {
+		_, err := g.pool("app:wrong", "shop").Conn(t.Context())
+		wantCode(t, err, 1045, "Access denied")
+		_, err = g.pool("app:apple", "nothing").Conn(t.Context()) // not a guess
+		if c := code(err); c != 1049 && c != 1129 {
+			t.Error(err)
+		}
+	}
+	_, err := g.pool("app:apple", "shop").Conn(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "blocked because of too many refused sign-ins") {
+		t.Errorf("%v", err)
+	}
+	wantAnswer(t, good, "SELECT 1", "1|\n") // who is in stays in
+	g.reload(shop(db.Addr, ", limits: {sign_in_failures: 100/h}"))
+	wantAnswer(t, g.session(t), "SELECT 2", "2|\n")
+}
+
+func TestAttempts(t *testing.T) {
+	t.Parallel()
+	var table attempts
+	bound := config.Rate{Count: 2, Per: time.Minute}
+	now := poll.Now()
+	a, b := fromOf("sql", netip.MustParseAddr("192.0.2.1")), fromOf("sql", netip.MustParseAddr("192.0.2.2"))
+	f := func(at from, after, want time.Duration) {
+		t.Helper()
+		if got := table.blocked(at, bound, now+poll.Instant(after)); got != want {
+			t.Errorf("after %v: blocked for %v, want %v", after, got, want)
+		}
+	}
+	f(a, 0, 0)
+	table.note(a, bound, now)
+	f(a, 0, 0)
+	table.note(a, bound, now+poll.Instant(10*time.Second))
+	f(a, 10*time.Second, 50*time.Second)
+	f(b, 10*time.Second, 0)
+	f(a, time.Minute, 0)
+	f(a, 10*time.Second, 0) // it is forgotten
+	for range 5 {
+		table.note(a, config.Rate{}, now)
+	}
+	f(a, 0, 0)
+
+	one, two := netip.MustParseAddr("2001:db8:1:2::1%eth0"), netip.MustParseAddr("2001:db8:1:2:ffff::")
+	if fromOf("sql", one) != fromOf("sql", two) || fromOf("sql", one) == fromOf("other", one) || fromOf("sql", one) == fromOf("sql", netip.MustParseAddr("2001:db8:1:3::1")) {
+		t.Error("a network of 64 bits is one")
+	}
+	fromOf("sql", netip.Addr{}) // a Unix socket
+
+	for i := range 3 * fromsMax {
+		at := now + poll.Instant(time.Duration(i)*time.Millisecond)
+		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		table.note(fromOf("sql", ip), bound, at)
+		if len(table.froms) > fromsMax {
+			t.Fatalf("%d addresses", len(table.froms))
+		}
+	}
+}
