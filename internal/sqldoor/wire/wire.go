@@ -26,6 +26,9 @@ var ErrTooLarge = errors.New("message too large")
 // idleBuffer is what a TLS connection holds while it waits for a command; a plain one holds nothing.
 const idleBuffer = 512
 
+// outKept is the largest room for a small message that is kept: enough for an OK, not for a greeting, which is sent once.
+const outKept = 64
+
 // Conn is one end of a MySQL connection. Make it with New.
 type Conn struct {
 	poll   *poll.Conn
@@ -259,7 +262,7 @@ func (c *Conn) WriteMessage(sequence uint8, m Message) error {
 	out := m(append(c.out[:0], 0, 0, 0, sequence))
 	n := len(out) - mysql.HeaderLen
 	out[0], out[1], out[2] = byte(n), byte(n>>8), byte(n>>16)
-	if cap(out) <= idleBuffer {
+	if cap(out) <= outKept {
 		c.out = out[:0]
 	}
 	return c.Write(out)
