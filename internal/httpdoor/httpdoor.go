@@ -258,6 +258,7 @@ type conn struct {
 
 	x         *exchange                          // under Loop: the request in hand
 	over      bool                               // under Loop: this was the last request
+	torn      bool                               // an answer is under way, or was broken off, that lasts until the end of the connection
 	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
 	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
 	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for cut
@@ -311,6 +312,9 @@ func (c *conn) run() {
 		if r := recover(); r != nil {
 			c.door.bug(r, c.x)
 		}
+		if c.torn {
+			c.reset()
+		}
 		c.net.Close()
 	}()
 	if c.site.tls != nil && !c.handshake() {
@@ -332,7 +336,7 @@ func (c *conn) run() {
 			c.serveBundle(already)
 			return
 		}
-		if !keep && c.x.lingers() {
+		if !keep && !c.torn && c.x.lingers() {
 			c.x.linger()
 		}
 		if !keep || !c.x.pipelined() {
@@ -343,6 +347,15 @@ func (c *conn) run() {
 			return
 		}
 	}
+}
+
+// reset closes the connection so that the client sees that its answer is not whole, where only the end of the connection says
+// that it is. Under TLS that means: without the alert that says so.
+func (c *conn) reset() {
+	if tcp, ok := c.poll.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	c.poll.Conn.Close()
 }
 
 // await waits for a request. Most of them it serves: as long as each comes whole in one read, the loop is all there is.

@@ -57,6 +57,9 @@ func (x *exchange) dispatch() *fault.Fault {
 	r, s := &x.request, x.site
 	if string(r.Method) == "CONNECT" || string(r.Method) == "TRACE" {
 		x.allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+		if r.Method[0] == 'C' {
+			x.keep = false // what a hasty client sends into the tunnel that it does not get is no request (RFC 9931, 5)
+		}
 		return fault.New(fault.MethodNotAllowed, "this gateway does not serve "+string(r.Method))
 	}
 
@@ -357,7 +360,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	chunked := false
 	switch {
 	case resp.NoBody:
-		head.Length = true
+		head.Length = resp.Status != 204 // which has none (RFC 9110, 8.6)
 	case resp.Chunked || resp.ContentLength < 0:
 		if x.request.Minor == 0 {
 			x.keep = false // HTTP/1.0: the end of the connection is the end of the body
@@ -376,6 +379,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 		head.Remove, head.Extra = e.Removes, e.Lines()
 	}
 	x.status = resp.Status
+	c.torn = !chunked && !head.Length && c.stream == nil
 	x.out = forward.AppendResponse(x.out[:0], resp, &head)
 	up.StartBody(resp) // may exchange the buffer that the head lies in
 	if f := x.headDone(up.Done()); f != nil {
@@ -403,6 +407,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	if f := x.bodyDone(chunked, up.Trailers()); f != nil {
 		return x.abandon(up, f)
 	}
+	c.torn = false
 	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
 	c.hold(&c.relayed, nil) // before somebody else may have it
 	if sent && !c.left.Load() && x.body.complete && !resp.Close && up.Clean() {
