@@ -78,7 +78,7 @@ func TestWebClientOriginAndRelayUnderstandEachOther(t *testing.T) {
 	}
 }
 
-func TestPeersFormOneGateway(t *testing.T) {
+func TestPeersPassRequestsOn(t *testing.T) {
 	t.Parallel()
 	subjectCore, loadCore := cores(t)
 	origin, _ := startOrigin(t, loadCore)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests and benchmarks run beside the gateway, if it is missing: on Debian and its relatives as root or with sudo, elsewhere it
 # only says what is missing. Without these programs the tests that need them are skipped (they fail when CI=true). No service is started.
+# BENCH=1 adds what only benchmarks run.
 set -eu
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -10,6 +11,8 @@ wanted='nginx:nginx haproxy:haproxy mariadbd:mariadb-server mariadb-install-db:m
   nghttp:nghttp2-client h2load:nghttp2-client
   node:nodejs npm:npm php:php-cli mariadb_config:libmariadb-dev /usr/bin/python3:python3 sysbench:sysbench
   git:git gcc:gcc taskset:util-linux'
+# What only benchmarks run beside the gateway.
+[ -z "${BENCH:-}" ] || wanted="$wanted caddy:caddy"
 
 programs= packages=
 for pair in $wanted; do

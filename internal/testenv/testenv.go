@@ -31,6 +31,8 @@ var packages = map[string]string{
 	"mariadb":            "mariadb-client",
 	"curl":               "curl",
 	"wrk":                "wrk",
+	"h2load":             "nghttp2-client",
+	"caddy":              "caddy",
 	"taskset":            "util-linux",
 	"sh":                 "dash",
 }
