@@ -7,7 +7,7 @@ import (
 )
 
 func TestManualExamples(t *testing.T) {
-	if n := configtest.Markdown(t, "../../docs/sql.md"); n != 3 {
-		t.Errorf("%d examples were found, want 3", n)
+	if n := configtest.Markdown(t, "../../docs/sql.md"); n < 4 {
+		t.Errorf("%d examples were found, want 4 or more", n)
 	}
 }
