@@ -278,7 +278,7 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 		head.Upgrade = r.Upgrade
 	}
 	if e := &x.policy.ToEndpoint; x.policing && !e.Empty() {
-		head.Remove, head.Extra = e.Removes, e.Lines()
+		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
 	}
 	if len(head.Host) == 0 { // HTTP/1.0 without Host
 		head.Host = []byte(x.endpoint.Address)
@@ -376,7 +376,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	// With a pump still running the connection may turn out to be unusable; saying so is decided now.
 	head.Chunked, head.Close, head.KeepAlive = chunked, !x.keep, x.keep && x.request.Minor == 0
 	if e := &x.policy.ToClient; x.policing && !e.Empty() {
-		head.Remove, head.Extra = e.Removes, e.Lines()
+		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
 	}
 	x.status = resp.Status
 	c.torn = !chunked && !head.Length && c.stream == nil
@@ -551,7 +551,7 @@ func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
 	x.status = 101
 	head := forward.ResponseHead{Hop: x.hop(), Upgrade: true, Total: x.total(), Upstream: x.upstream}
 	if e := &x.policy.ToClient; x.policing && !e.Empty() {
-		head.Remove, head.Extra = e.Removes, e.Lines()
+		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
 	}
 	x.out = forward.AppendResponse(x.out[:0], &x.response, &head)
 	x.out = append(x.out, up.Leftover()...)

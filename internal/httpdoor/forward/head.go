@@ -31,8 +31,19 @@ type RequestHead struct {
 	Declare bool // the request does not say how long its body is, but Length does
 	Length  int
 	Upgrade []byte
-	Remove  func(h1.Field) bool // nil, or the fields that a policy takes away
-	Extra   []byte              // further field lines, each ending in CRLF
+	Removal
+	Extra []byte // further field lines, each ending in CRLF
+}
+
+// Removal says which fields policies take away. The zero value takes none.
+type Removal struct {
+	Removes func(h1.Field) bool
+	// Firsts has a bit for the first byte, modulo 32, of each name that Removes may be true for: most fields need no call.
+	Firsts uint32
+}
+
+func (r *Removal) of(f *h1.Field) bool {
+	return r.Firsts != 0 && (len(f.Name) == 0 || r.Firsts&(1<<(f.Name[0]&31)) != 0) && r.Removes(*f)
 }
 
 // AppendRequest appends the request's head as the endpoint sees it: HTTP/1.1, without the fields that concern the client's
@@ -53,7 +64,7 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			if r.ConnectionNames && r.HopByHop(*f) {
 				continue
 			}
-			if o.Remove != nil && o.Remove(*f) {
+			if o.Removal.of(f) {
 				continue
 			}
 		case h1.KnownHost, h1.KnownConnection, h1.KnownTransferEncoding, h1.KnownUpgrade, h1.KnownKeepAlive, h1.KnownProxyConnection, h1.KnownProxyAuthorization, h1.KnownHTTP2Settings:
@@ -112,7 +123,7 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			if r.ConnectionNames && r.HopByHop(*f) {
 				continue
 			}
-			if o.Remove != nil && o.Remove(*f) {
+			if o.Removal.of(f) {
 				continue
 			}
 		}
@@ -263,8 +274,8 @@ type ResponseHead struct {
 	Total     time.Duration
 	Upstream  time.Duration
 	Date      []byte // for a response without one (RFC 9110, 6.6.1)
-	Remove    func(h1.Field) bool
-	Extra     []byte
+	Removal
+	Extra []byte
 }
 
 // AppendResponse appends the response's head as the client sees it.
@@ -308,7 +319,7 @@ func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
 			if r.ConnectionNames && r.HopByHop(*f) {
 				continue
 			}
-			if o.Remove != nil && o.Remove(*f) {
+			if o.Removal.of(f) {
 				continue
 			}
 		}

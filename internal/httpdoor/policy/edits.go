@@ -140,6 +140,9 @@ func (e *Edits) begin(name string) {
 
 func (e *Edits) end() { e.lines = append(e.lines, "\r\n"...) }
 
+// Firsts has a bit for the first byte, modulo 32, of each name that Removes may be true for.
+func (e *Edits) Firsts() uint32 { return e.firsts }
+
 // Removes says whether a field of the original head is taken away.
 func (e *Edits) Removes(f h1.Field) bool { return e.RemovesName(f.Name) }
 
