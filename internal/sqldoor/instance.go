@@ -26,6 +26,7 @@ type instance struct {
 	settings *backend.Settings
 	endpoint *upstream.Endpoint
 	observer *backend.Observer // asks it for its role, in a group
+	keeper   *keeper
 }
 
 // holding is what lives as long as an instance's endpoint.
@@ -213,9 +214,12 @@ func (d *database) failedToConnect(in *instance, err error) bool {
 	return true
 }
 
-// refusedWrite tells the group that an instance refused a write because it is read-only: its role is checked at once.
-func (d *database) refusedWrite(in *instance) {
-	if len(d.instances) > 1 {
-		in.endpoint.Check()
+// refusedWrite has the instance's role checked at once: it was the primary, and has refused a write because it is read-only.
+func (l *link) refusedWrite() {
+	if l.role == classPrimary {
+		l.in.endpoint.Check()
 	}
 }
+
+// readOnly says that an error means that an instance is read-only: --read-only and --super-read-only, or MySQL's read-only mode.
+func readOnly(code uint16) bool { return code == 1290 || code == 1836 }

@@ -386,6 +386,9 @@ func (s *session) remember() (goOn bool) {
 		if st.state = string(r.State[:]); r.State[0] == 0 {
 			st.state = ""
 		}
+		if readOnly(st.code) {
+			l.refusedWrite()
+		}
 	}
 	s.afterStatement(r)
 	switch st.command {

@@ -211,7 +211,7 @@ func (s *session) setCloser(c io.Closer) bool {
 	interrupted := s.doomed
 	s.doomed, s.victim = false, nil
 	if c != nil {
-		s.at = target{s.held.in.address, s.held.settings, s.held.ThreadID}
+		s.at = target{s.held.in.address, s.held.settings, s.held.ThreadID, s.held.in, s.held.role}
 		s.victim = &s.at
 	}
 	s.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
 // This file is what the gateway answers to statements about itself: SHOW MENSHEN, FLUSH MENSHEN, SHOW PROCESSLIST, CONNECTION_ID() and KILL. A consumer sees its own sessions, and ends
@@ -396,6 +397,8 @@ type target struct {
 	address  string
 	settings *backend.Settings
 	thread   uint32
+	in       *instance
+	role     upstream.Class // see link
 }
 
 // interruptTime bounds a KILL QUERY at an instance.

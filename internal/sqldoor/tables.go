@@ -180,7 +180,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 	// Endpoints, and with them what is known about their instances, may be older than this generation. Checks begin when the
 	// generation is committed, after this.
 	for i, e := range d.set.Endpoints() {
-		d.instances[i].endpoint = e
+		d.instances[i].endpoint, d.instances[i].keeper = e, d.keeper
 		h, _ := e.Pool.(*holding)
 		d.instances[i].pool, d.instances[i].observer = &h.Pool, &h.observer
 	}

@@ -206,8 +206,7 @@ const tableMax = 1 << 20
 // table runs a query of the gateway's own and reads all of its result. A *mysql.Error leaves the connection usable, every other one does not.
 func (c *Conn) table(query string) (table, error) {
 	c.Mark()
-	c.ReadBefore(poll.Now().Add(ownTime * 1e9))
-	defer c.ReadBefore(0)
+	defer c.ask()()
 	if err := c.Write(mysql.AppendCommand(nil, mysql.ComQuery, query)); err != nil {
 		return table{}, ownLost(err)
 	}

@@ -8,8 +8,8 @@
 //   - Two writable instances: nothing is the primary until one of them is read-only or gone. To be sure of it, one of them
 //     must have been seen writable both before and after the other one was; until then (a promotion whose other half
 //     was not seen yet) there is no primary, but nothing is refused either.
-//   - An instance that was replaced is not the primary again before it has followed the group, or has all that the
-//     group's primary was seen to have. So nothing flaps back to an old primary that comes back with an old state.
+//   - An instance that was replaced is not the primary again before it has followed the group, or has all that its
+//     successor has, which must be read-only by then. So nothing flaps back to an old primary that comes back with an old state.
 //   - An instance whose transactions have nothing in common with the group's is not its primary.
 //   - A replica may be read if it follows the primary and its lag is known to be at most the allowed one.
 //
@@ -354,11 +354,10 @@ func (g *Group) unfit(address string) string {
 	}
 	m := g.members[address]
 	if by := g.replaced[address]; by != "" {
-		top := Position{}
-		if n := len(g.samples); n > 0 {
-			top = g.samples[n-1].position
-		}
-		if top.Empty() || !m.good.Position.Covers(top) {
+		// Only of a successor that takes no more writes is it known what it has.
+		last := g.members[g.incumbent]
+		final := last != nil && last.known && !last.good.Writable && !last.good.Position.Empty()
+		if !final || !m.good.Position.Covers(last.good.Position) {
 			return fmt.Sprintf("%s is writable, but was replaced by %s and has not followed it since: it may lack transactions (to accept it, take %s out of the config)", address, by, by)
 		}
 	}
