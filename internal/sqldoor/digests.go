@@ -28,6 +28,8 @@ type digest struct {
 	first    time.Time
 	observe.Executions
 
+	facts atomic.Pointer[knownFacts] // of the text, once they are known
+
 	gone atomic.Bool            // it left the table: what is counted from now on would be lost
 	next atomic.Pointer[digest] // with the same place in the table
 }
@@ -194,6 +196,34 @@ func (t *digests) reset() {
 		d.gone.Store(true)
 	}
 	t.others, t.count, t.bytes = nil, 0, 0
+}
+
+// knownFacts is what a text says, read as in mode.
+type knownFacts struct {
+	mode scan.Mode
+	scan.Facts
+}
+
+// classify gives the facts of the running statement's text. Its digest remembers them, which saves half of the time that looking at a statement takes: facts do not depend on literals (the
+// scanner's fuzz test compares those of texts and of their prints), but for the place of a name; kinds that have one are read anew. A text that is read in two ways keeps the first.
+func (s *session) classify(text []byte) scan.Facts {
+	d := s.st.digest
+	if d == nil || d.print == 0 {
+		return scan.Classify(text, &s.mode)
+	}
+	known := d.facts.Load()
+	if known != nil && known.mode == s.mode {
+		return known.Facts
+	}
+	facts := scan.Classify(text, &s.mode)
+	switch facts.Kind {
+	case scan.Use, scan.Kill, scan.ShowMenshen, scan.Prepare, scan.Execute, scan.Deallocate, scan.Savepoint, scan.ReleaseSavepoint, scan.RollbackTo: // Name may be there or not, wherever it is
+	default:
+		if known == nil && facts.Name == (scan.Span{}) {
+			d.facts.Store(&knownFacts{s.mode, facts})
+		}
+	}
+	return facts
 }
 
 // size is how many digests there are.

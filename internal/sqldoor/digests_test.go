@@ -268,3 +268,36 @@ func BenchmarkDigest(b *testing.B) {
 		})
 	})
 }
+
+// The facts that a digest remembers are those of the statement, however it is read.
+func TestRememberedFacts(t *testing.T) {
+	t.Parallel()
+	var table digests
+	modes := []scan.Mode{{MariaDB: true, Version: 101119}, {MariaDB: true, Version: 101119, ANSIQuotes: true}, {Version: 80036}, {MariaDB: true, Version: 101119, NoBackslashEscapes: true}}
+	texts := []string{"SELECT name FROM users WHERE id = 7", "SELECT name FROM users WHERE id = 8 -- x", `SELECT "a", f(1)`, `SELECT "b", f(2)`, "USE shop", "USE stock_0", "SAVEPOINT a", "SAVEPOINT bc", "KILL 'x'", "KILL 7", "KILL QUERY 700", "FLUSH STATUS", "SHOW MENSHEN", "SHOW MENSHEN STATUS", "HELP 'x'",
+		"SELECT 'a\\' OR f('x')", "BEGIN", "START TRANSACTION READ ONLY", "SET @a = 1", "SET autocommit = 0", "SET autocommit=1;", "SELECT 1; SELECT 2", "SELECT /*!50000 GET_LOCK('a', 1) */", "/* menshen: primary */ SELECT 3",
+		"SELECT LAST_INSERT_ID()", "PREPARE x FROM 'SELECT 1'", "select id from t where id in (1,2,3) for update", "CALL p(1)", "INSERT INTO t VALUES (1, f(2)), (3, f(4))"}
+	for range 3 {
+		for m := range modes {
+			for _, text := range texts {
+				s := &session{mode: modes[m]}
+				s.st.digest = table.of([]byte(text), true, &s.mode, "shop", 1000)
+				if got, want := s.classify([]byte(text)), scan.Classify([]byte(text), &s.mode); got != want {
+					t.Errorf("%s: %+v, want %+v", text, got, want)
+				}
+			}
+		}
+	}
+}
+
+// What does it cost to look at a statement whose text is known: its digest and all that it tells?
+func BenchmarkKnownStatement(b *testing.B) {
+	text := []byte("SELECT c FROM sbtest1 WHERE id=12345")
+	s := &session{door: &Door{}, tables: &Tables{digestsMax: 1000}, mode: *mariaMode}
+	s.st.whole = true
+	b.ReportAllocs()
+	for b.Loop() {
+		s.account(text)
+		s.st.judgement = s.judge(text, true)
+	}
+}
