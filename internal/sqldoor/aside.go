@@ -200,10 +200,11 @@ func (s *session) failed(err error) (goOn bool) {
 	if st.answered {
 		if s.response.AtBoundary() {
 			st.message.Sequence = s.response.Sequence
-			s.refuseFor(err)
+			return s.refuseFor(err) && st.to == replica // nothing of the session's is lost with it
 		}
 		return false
 	}
+	s.noteWrite()
 	return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
 }
 
@@ -220,6 +221,10 @@ func (s *session) lost(err error) error {
 		return fault.Wrap(fault.UpstreamTimeout, "the statement took too long", err)
 	}
 	kind := s.shutBy(fault.UpstreamBroken)
+	if s.link.reads && !s.st.answered && kind == fault.UpstreamBroken && !s.interrupted() {
+		s.lostReplica(err)
+		return errElsewhere
+	}
 	s.breakLink(kind == fault.UpstreamBroken)
 	return fault.Wrap(kind, "connection lost", err)
 }
@@ -258,7 +263,7 @@ func (s *session) record() {
 	if st.database != nil {
 		series, database = st.database.series, st.database.name
 	}
-	command := st.command.String()
+	command, split := st.command.String(), s.countSplit()
 	series.Observe(command, int(st.code), total, st.upstream, st.in, st.out)
 	s.count(total)
 	if s.door.o.Access == nil {
@@ -266,7 +271,7 @@ func (s *session) record() {
 	}
 	s.door.o.Access.Write(&observe.Record{
 		Time: st.begun.Time(), Door: observe.DoorSQL, Listener: s.serving.listener, Consumer: s.consumer.Name, ClientAddress: s.address,
-		Session: uint64(s.id), Database: database, Command: command, Endpoint: st.endpoint, SQLCode: int(st.code), SQLState: st.state,
+		Session: uint64(s.id), Database: database, Command: command, Endpoint: st.endpoint, SQLCode: int(st.code), SQLState: st.state, Split: split,
 		Fault: st.fault, Total: total, Upstream: st.upstream, BytesIn: st.in, BytesOut: st.out, Generation: s.tables.Generation,
 	})
 }

@@ -28,6 +28,8 @@ type statement struct {
 	database *database // whose series count it; nil outside of all
 	digest   *digest   // counts it; nil for commands without a text
 	endpoint string
+	to       destination
+	kept     int // bytes of it that were sent and are still in the client's buffer
 	stages
 	upstream time.Duration // from the command's last byte to the answer's first
 	in, out  int64
@@ -78,8 +80,8 @@ func (s *session) one() (goOn bool) {
 		if s.vars == nil && s.link == nil {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
-		s.account(text)
 		st.judgement = s.judge(text, st.whole)
+		s.account(text)
 		if s.pins.has(pinUnread) && st.Kind != scan.ShowDiagnostics {
 			if asks(st.Effects) || !st.whole {
 				st.Effects |= scan.UnknownEffect // it was read by settings that may have changed
@@ -87,7 +89,6 @@ func (s *session) one() (goOn bool) {
 				s.logFault("ask for settings", err)
 				return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
 			} else {
-				s.account(text)
 				st.judgement = s.judge(text, true)
 			}
 		}
@@ -128,32 +129,55 @@ func (s *session) one() (goOn bool) {
 		return s.discard() && s.refuse(errorUnknown)
 	}
 
-	if err := s.ensure(); err != nil {
+	if err := s.reach(text); err != nil {
 		if st.command == mysql.ComStmtLongData {
 			st.broken = true // what executes the statement is told
 		}
 		s.logFault("connect an SQL session", err)
 		return s.discard() && s.refuseFor(err)
 	}
-	if err := s.bring(); err != nil {
+	prefix := st.prefix
+	err := s.bring()
+	if err != nil && s.again(prefix, true) {
+		if err = s.ensure(); err == nil {
+			err = s.bring()
+		}
+	}
+	if err != nil {
 		s.logFault("prepare a statement again", err)
 		return s.discard() && s.refuseFor(err)
 	}
-	st.endpoint = s.link.lease.Endpoint.Address
-	if err := s.send(); err != nil {
-		return s.failed(err)
+	err = s.exchange()
+	if err != nil && s.again(prefix, errors.Is(err, errElsewhere)) {
+		if err = s.ensure(); err == nil {
+			err = s.bring()
+		}
+		if err != nil {
+			s.logFault("read from the primary after all", err)
+			return s.discard() && s.refuseFor(err)
+		}
+		err = s.exchange()
 	}
-	if err := s.answer(); err != nil {
+	if err != nil {
 		return s.failed(err)
 	}
 	return s.remember()
+}
+
+// exchange sends the statement and passes the answer on.
+func (s *session) exchange() error {
+	s.st.endpoint = s.link.in.address
+	if err := s.send(); err != nil {
+		return err
+	}
+	return s.answer()
 }
 
 // await waits for the next command, holding no buffer. It says false when the session is over.
 func (s *session) await() bool {
 	s.waiting.Store(0)
 	s.client.Release()
-	if s.link != nil && s.pins.set == 0 { // a statement that was not sent after all
+	if s.link != nil && (s.pins.set == 0 || s.link.reads) { // a statement that was not sent after all
 		s.settle(!s.unsure)
 	}
 	if s.link != nil {
@@ -271,7 +295,11 @@ func (s *session) send() error {
 		} else {
 			err = s.link.Write(s.client.Buffered()[:n])
 		}
-		s.client.Skip(n)
+		if s.link.reads { // it is whole, and may have to be sent to another instance
+			st.kept = n
+		} else {
+			s.client.Skip(n)
+		}
 		st.in += int64(n)
 		st.consumed = done
 		if err != nil {
@@ -308,6 +336,11 @@ func (s *session) answer() error {
 			}
 		}
 		if !st.answered {
+			if s.link.reads {
+				if err := s.accepted(); err != nil {
+					return err
+				}
+			}
 			if st.command == mysql.ComStmtPrepare {
 				if err := s.rename(); err != nil {
 					return s.lost(err)
@@ -424,6 +457,11 @@ func (s *session) remember() (goOn bool) {
 // after notes what a statement left on its connection.
 func (s *session) after() error {
 	st, r, l := &s.st, &s.response, s.link
+	if l.reads {
+		s.afterRead()
+		return nil
+	}
+	s.noteWrite()
 	s.unpin(pinFoundRows)
 	if s.pins.has(pinNextTransaction) && st.Effects.Has(scan.EndsTransaction) && r.Code == 0 && r.Status&mysql.InTransaction == 0 && s.pins.has(pinTransaction) {
 		s.unpin(pinNextTransaction)

@@ -50,6 +50,7 @@ type session struct {
 	vars   *backend.Vars // the session's settings; nil: nothing is known yet
 	birth  *backend.Vars // what they were at first
 	varsOf *backend.Pool // where they were learned
+	knows  string        // the version of the instance there
 	mode   scan.Mode     // how statements are read, following vars
 	traces traces        // of the last statements
 	pins   pins
@@ -58,6 +59,9 @@ type session struct {
 	preparedBytes int    // of their texts
 	statements    uint32 // the last number given to one
 	opened        int    // of them with a cursor or long data
+
+	near   *backend.Conn // the last connection to a primary
+	writes writes        // see reads.go
 
 	link *link // nil: not needed so far, given back, or lost
 	held link  // what link points to
@@ -100,6 +104,7 @@ type link struct {
 	lease    upstream.Lease
 	settings *backend.Settings
 	spent    bool // it is closed rather than given back
+	reads    bool // it is for one read, and read-only: nothing is ever pinned to it
 }
 
 // begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
@@ -352,7 +357,7 @@ func (s *session) forgotten(d *database) error {
 
 // take gets a connection to the database's primary. A statement outside of a transaction waits for one, if there is none for a while.
 func (s *session) take(d *database, schema string) error {
-	until := d.patience()
+	until := d.patience(s.st.begun)
 	for {
 		in, lease, err := d.primary(s.dead, until)
 		if err != nil {
@@ -367,7 +372,7 @@ func (s *session) take(d *database, schema string) error {
 // takeFrom gets a connection from the pool of an instance, or opens one. role is what the instance was leased as; the lease is the session's, or done, when it returns.
 // again says that the instance cannot be reached, or has lost its role meanwhile: with the error, nothing was sent, so another instance may be tried.
 func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role upstream.Class, schema string) (again bool, err error) {
-	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.traces.last.conn, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
+	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.near, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
 	unused := func(err error) (bool, error) {
 		lease.Done(upstream.Outcome{Ignored: true})
 		return false, err
@@ -430,6 +435,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		}
 		break
 	}
+	s.near = s.link.Conn
 	if !d.shared || s.link.Vars == nil {
 		s.pin(pinUnshared)
 	}
@@ -541,6 +547,9 @@ func (s *session) settle(known bool) {
 	l.Used = poll.Now()
 	s.unsure = !known
 	others := s.pins.set &^ (1 << pinTransaction)
+	if l.reads {
+		others = 0
+	}
 	if !known && others == 0 {
 		// An error tells no status: it may have ended a transaction, or begun one. Nothing else is asked, so that warnings stay.
 		if err := l.Do(mysql.ComPing, ""); err != nil {
@@ -554,6 +563,10 @@ func (s *session) settle(known bool) {
 		s.status, s.unsure = l.Status, false
 	}
 	if s.status&mysql.InTransaction != 0 {
+		if l.reads {
+			s.unlink(upstream.Outcome{})
+			return
+		}
 		s.pin(pinTransaction)
 		return
 	}

@@ -34,7 +34,7 @@ const anything = scan.UnknownEffect | scan.CallsUnknown
 // judge reads a statement. whole says that text is all of it.
 func (s *session) judge(text []byte, whole bool) (j judgement) {
 	m := &s.mode
-	j.Facts = s.classify(text)
+	j.Facts = scan.Classify(text, m)
 	if !whole {
 		j.long = true
 		j.Effects |= scan.UnknownEffect
@@ -229,6 +229,7 @@ func contains(text []byte, words ...string) bool {
 
 // learn takes over how the session's statements are to be read.
 func (s *session) learn(version string) {
+	s.knows = version
 	m := scan.Mode{MariaDB: strings.Contains(version, "MariaDB"), Version: versionNumber(version)}
 	if s.vars != nil {
 		m.SetSQLMode(s.vars.Value("sql_mode"))

@@ -108,6 +108,8 @@ func (d *Door) status() (s observe.SQLStatus) {
 			s.Pins[i.String()] = n
 		}
 	}
+	s.Splits = d.splits()
+	s.Groups = d.groups()
 	s.Digests = d.digests.size()
 	s.Slow = d.o.Slow.Status()
 	for _, p := range d.Pools() { // metrics are by database

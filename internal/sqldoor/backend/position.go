@@ -83,7 +83,7 @@ next:
 type Progress struct {
 	written atomic.Pointer[written]
 	reached atomic.Pointer[Position]
-	behind  atomic.Int64 // a poll.Instant: until then it is not worth waiting for it
+	behind  atomic.Int64 // a poll.Instant, see Patience; 0 when nobody has waited in vain
 }
 
 // written is where the writes of a primary were.
@@ -116,11 +116,21 @@ func (p *Progress) Reached(at *Position) bool { return p.reached.Load().Covers(a
 // SetReached notes where a replica is; nil that it is not known any more, because it may have been set up anew.
 func (p *Progress) SetReached(at *Position) { p.reached.Store(at) }
 
-// Worthwhile says that waiting for the instance has not been in vain just now.
-func (p *Progress) Worthwhile(now poll.Instant) bool { return poll.Instant(p.behind.Load()) <= now }
+// Patience gives how long it is worth waiting on the instance for a position: full, unless somebody has waited there in vain. From then on it is asked every now and then
+// only, without waiting, until it has what is asked for; 0 means that somebody does so already.
+func (p *Progress) Patience(now poll.Instant, full time.Duration) time.Duration {
+	next := p.behind.Load()
+	switch {
+	case next == 0:
+		return full
+	case poll.Instant(next) <= now && p.behind.CompareAndSwap(next, int64(now.Add(lookEvery))):
+		return time.Millisecond // 0 would be for ever
+	}
+	return 0
+}
 
-// behindFor is how long nobody waits for a replica after somebody has done so in vain: a statement that cannot be served there should not lose time.
-const behindFor = 500 * time.Millisecond
+// lookEvery is how often an instance that is behind is asked whether it still is.
+const lookEvery = 10 * time.Millisecond
 
 // AskWritten asks a primary where its writes are. An error leaves the connection usable only if it is a *mysql.Error; nil without an error says that it
 // does not log, or logs without GTIDs.
@@ -142,24 +152,33 @@ func (c *Conn) AskWritten(p *Progress) (*Position, error) {
 // Reach waits on a replica until it has all of a position, but no longer than bound, and says whether it has. An error leaves the connection usable only if it is a
 // *mysql.Error.
 func (c *Conn) Reach(p *Progress, at *Position, bound time.Duration) (bool, error) {
-	function := "WAIT_FOR_EXECUTED_GTID_SET"
-	if c.MariaDB() {
-		function = "MASTER_GTID_WAIT"
-	}
 	if (at.gtids != nil) != c.MariaDB() {
 		return false, nil // another product's
 	}
-	query := "SELECT " + function + "('" + at.text + "'," + strconv.FormatFloat(bound.Seconds(), 'f', 3, 64) + ")"
-	row, ok, err := c.Row(query, 1)
-	if err != nil {
+	call := "WAIT_FOR_EXECUTED_GTID_SET('" + at.text + "'," + strconv.FormatFloat(bound.Seconds(), 'f', 3, 64) + ")"
+	where := "NULL" // of use only where positions can be compared
+	if c.MariaDB() {
+		call = "MASTER_GTID_WAIT" + call[strings.IndexByte(call, '('):]
+		where = "@@global.gtid_slave_pos"
+	}
+	row, ok, err := c.Row("SELECT "+call+","+where, 2)
+	if err != nil || !ok {
 		return false, err
 	}
-	if !ok || string(row[0]) != "0" { // -1 and 1: in vain; NULL: it is no replica
-		p.behind.Store(int64(poll.Now().Add(behindFor)))
+	there := ParsePosition(string(row[1]), c.MariaDB()) // as it was before the wait, or after it
+	if string(row[0]) != "0" {                          // -1 and 1: in vain; NULL: it is no replica
+		p.behind.Store(int64(poll.Now().Add(lookEvery)))
+		if there != nil {
+			p.reached.Store(there) // others may need less
+		}
 		return false, nil
 	}
-	if old := p.reached.Load(); !old.Covers(at) {
-		p.reached.CompareAndSwap(old, at)
+	p.behind.Store(0)
+	switch {
+	case there.Covers(at):
+		p.reached.Store(there)
+	case !p.Reached(at):
+		p.reached.Store(at)
 	}
 	return true, nil
 }

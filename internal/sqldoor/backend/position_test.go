@@ -60,7 +60,7 @@ func TestProgress(t *testing.T) {
 	var p Progress
 	a, b := ParsePosition("0-1-5", true), ParsePosition("0-1-6", true)
 	now := poll.Now()
-	if p.Written(0) != nil || p.Reached(a) || !p.Worthwhile(now) {
+	if p.Written(0) != nil || p.Reached(a) || p.Patience(now, time.Second) != time.Second {
 		t.Error("the zero value knows something")
 	}
 	p.SetWritten(b, now)
@@ -77,8 +77,11 @@ func TestProgress(t *testing.T) {
 	if p.Reached(a) {
 		t.Error("an instance that may be a new one has something")
 	}
-	p.behind.Store(int64(now.Add(time.Second)))
-	if p.Worthwhile(now) {
+	p.behind.Store(int64(now.Add(lookEvery)))
+	if p.Patience(now, time.Second) != 0 {
 		t.Error("it is waited for in vain")
+	}
+	if p.Patience(now.Add(4*lookEvery), time.Second) != time.Millisecond || p.Patience(now.Add(4*lookEvery), time.Second) != 0 {
+		t.Error("one asks at a time")
 	}
 }

@@ -1,0 +1,412 @@
+package sqldoor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
+	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
+)
+
+// This file is the read/write split: which statements go to a replica (destination), which replica (toReplica), and what becomes of one that the replica cannot answer
+// (again). Everything else goes to the primary.
+//
+// A session has a replica's connection for one statement only: nothing is ever pinned to it. Its settings there are those that it has on the primary, exactly, but for
+// one: the connection is read-only, so that nothing can be written to a replica even by a function that a view calls.
+
+// destination is where a statement goes: to a replica, or to the primary and why.
+type destination uint8
+
+const (
+	byDefault     destination = iota // no group, read_from: primary, or not a statement
+	replica                          // a replica answers
+	becauseWrites                    // it writes, locks, calls what is not built in, or is not understood
+	becauseHint                      // /* menshen: primary */
+	becauseState                     // it asks for the session's own state, or for what each instance answers in its own way
+	becauseOpen                      // a transaction is open, or autocommit is off
+	becausePinned                    // something pins the session to its connection
+	becauseCursor                    // it opens a cursor
+	becauseWrote                     // what the session wrote is not known to be on a replica
+	becauseNone                      // no replica is in rotation
+	becauseFailed                    // the replica did not answer, or by an error that the primary may not give
+	becauseNear                      // read_from: nearest, and that is the primary
+	destinationCount
+)
+
+var destinationNames = [destinationCount]string{"default", "replica", "write", "hint", "state", "transaction", "pinned", "cursor", "own write", "no replica", "replica failed", "nearest"}
+
+// String gives the name in records and metrics; the set of names is fixed.
+func (d destination) String() string { return destinationNames[d] }
+
+// destination says where the statement goes, from what it is and what the session is in the middle of. Whether a replica can be had, and has what the session wrote, is
+// for toReplica to find out.
+func (s *session) destination(d *database) destination {
+	st := &s.st
+	switch st.command {
+	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute:
+	default:
+		return byDefault
+	}
+	switch {
+	case !st.ReadOnly, st.Effects.Has(anything), st.long, !st.whole:
+		return becauseWrites
+	case st.Hint == scan.Primary:
+		return becauseHint
+	case !st.Replica(), st.Kind != scan.Select && st.Statements == 1:
+		return becauseState
+	case s.inTransaction(), s.pins.has(pinTransaction), s.status&mysql.Autocommit == 0: // READ ONLY transactions too: what else comes in them may need the primary
+		return becauseOpen
+	case s.link != nil, s.pins.set != 0, s.vars == nil:
+		return becausePinned
+	case st.cursor:
+		return becauseCursor
+	case d.readFrom == readPrimary && st.Hint != scan.Replica:
+		return byDefault
+	}
+	return replica
+}
+
+// reach gets a connection to where the statement goes.
+func (s *session) reach(text []byte) error {
+	d, st := s.st.database, &s.st
+	if d == nil || len(d.instances) == 1 {
+		return s.ensure()
+	}
+	if asks(st.Effects) && s.link == nil {
+		if only, _, _ := s.traces.where(st.Effects); only != nil {
+			for _, in := range d.instances {
+				if in.pool == only.Pool() && !d.still(in, classPrimary) {
+					return s.askReplica(d, in, only)
+				}
+			}
+		}
+	}
+	if st.to = s.destination(d); st.to == replica {
+		if st.to = s.toReplica(d, text); st.to == replica {
+			return nil
+		}
+	}
+	return s.ensure()
+}
+
+// reachMax is how long a read waits on a replica for the writes of its session, before it goes to the primary.
+const reachMax = 100 * time.Millisecond
+
+// toReplica takes a connection to a replica that has what the session wrote. It gives replica, or why the statement has to go to the primary: there is no error
+// for want of a replica.
+func (s *session) toReplica(d *database, text []byte) destination {
+	var must *backend.Position // the replica must have all of it
+	if d.consistency == config.ConsistencySession && s.writes.at != 0 {
+		if must = s.written(d); must == nil {
+			return becauseWrote
+		}
+	}
+	why := becauseNone
+	var tried *upstream.Endpoint
+	for range d.instances {
+		in, lease, ok := d.replica(tried)
+		if !ok && tried == nil && s.st.Hint == scan.Replica {
+			in, lease, ok = d.reader()
+		}
+		if !ok {
+			break
+		}
+		tried = in.endpoint
+		switch {
+		case d.still(in, classPrimary):
+			lease.Done(upstream.Outcome{Ignored: true})
+			return becauseNear
+		case !s.readsAlike(in, text):
+			lease.Done(upstream.Outcome{Ignored: true})
+			why = becauseState
+			continue
+		}
+		var patience time.Duration
+		if must != nil && !in.pool.Reached(must) {
+			if patience = in.pool.Patience(poll.Now(), reachMax); patience == 0 {
+				lease.Done(upstream.Outcome{Ignored: true})
+				why = becauseWrote
+				continue
+			}
+		}
+		why = becauseFailed
+		if !s.takeReplica(d, in, lease) {
+			continue
+		}
+		if patience == 0 {
+			return replica
+		}
+		switch has, err := s.link.Reach(&in.pool.Progress, must, patience); {
+		case err != nil:
+			s.lostReplica(err)
+		case has:
+			return replica
+		default:
+			s.release()
+			if why = becauseWrote; patience == reachMax {
+				return why
+			}
+		}
+	}
+	return why
+}
+
+// writes is what is known of a session's own writes.
+type writes struct {
+	at       poll.Instant      // when it wrote last, or may have; 0: never
+	position *backend.Position // that holds them; nil: not known
+	of       *keeper           // the group whose position that is
+	until    poll.Instant      // at, as it was then
+}
+
+// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that.
+func (s *session) noteWrite() {
+	st := &s.st
+	if st.ReadOnly && !st.Effects.Has(anything) && !st.long || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
+		return
+	}
+	if st.Statements == 1 && !st.Effects.Has(anything) && !s.pins.has(pinTransaction) && !s.unsure {
+		switch st.Kind {
+		case scan.Begin, scan.Set, scan.Commit, scan.Rollback, scan.Savepoint:
+			return // no transaction was open that they could have committed
+		}
+	}
+	s.writes.at = poll.Now()
+}
+
+// written gives a position that holds all that the session wrote; nil when it cannot be known now. The primary is asked, unless somebody has asked it since the session's
+// last write: what others wrote meanwhile is in the answer too, which does no harm. (To ask for @@last_gtid after each write would cost those who never read.)
+func (s *session) written(d *database) *backend.Position {
+	w := &s.writes
+	if w.position != nil && w.of == d.keeper && w.until == w.at {
+		return w.position
+	}
+	var at *backend.Position
+	for _, in := range d.instances {
+		if !d.still(in, classPrimary) {
+			continue
+		}
+		if at = in.pool.Written(w.at); at != nil {
+			break
+		}
+		c := in.pool.TakeIdle(backend.Want{Key: s.key(), Schema: d.schema, Vars: s.vars, Session: s.id, Prefer: s.near})
+		if c == nil {
+			break // the primary can answer the statement as soon as it could say where its writes are
+		}
+		var err error
+		if at, err = c.AskWritten(&in.pool.Progress); err != nil {
+			s.logFault("ask for the position of writes", err)
+			in.pool.Drop(c)
+		} else {
+			in.pool.Give(c)
+		}
+		break
+	}
+	w.position, w.of, w.until = at, d.keeper, w.at
+	return at
+}
+
+// readsAlike says that an instance reads the statement as the one whose version the session knows: another version runs other executable comments.
+func (s *session) readsAlike(in *instance, text []byte) bool {
+	if version, _, known := in.pool.Known(); !known || version == s.knows {
+		return true
+	}
+	if p := s.st.prepared; p != nil {
+		text = []byte(p.text)
+	}
+	return !bytes.Contains(text, []byte("/*!")) && !bytes.Contains(text, []byte("/*M!"))
+}
+
+// takeReplica makes a replica's connection the session's, with its settings. The lease is the session's, or done, when it returns.
+func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) bool {
+	vars := s.vars.ReadOnly()
+	want := backend.Want{Key: s.key(), Schema: d.schema, Vars: vars, Session: s.id, Prefer: s.traces.last.conn, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
+	var conn *backend.Conn
+	for {
+		var err error
+		if conn, err = in.pool.Take(s.dead, d.limits, want); err != nil {
+			lease.Done(upstream.Outcome{Ignored: true})
+			return false
+		}
+		if conn == nil {
+			began := poll.Now()
+			conn, err = in.pool.Open(context.Background(), in.address, in.settings, want)
+			if s.st.connect += poll.Now().Sub(began); err != nil {
+				s.logFault("connect to a replica", err)
+				var answered *mysql.Error
+				failed := !errors.As(err, &answered) && fault.Of(err).Kind != fault.UpstreamBroken // that is one without a form of answers that the client speaks
+				if lease.Done(upstream.Outcome{Failed: failed, Ignored: !failed}); failed {
+					d.failedToConnect(in, err)
+				}
+				return false
+			}
+		}
+		if poll.Now().Sub(conn.Used) < staleAfter || conn.Alive() {
+			break
+		}
+		in.pool.Drop(conn) // servers close idle connections: that is no failure
+	}
+	return s.adoptReplica(d, in, lease, conn)
+}
+
+// adoptReplica is the rest of takeReplica.
+func (s *session) adoptReplica(d *database, in *instance, lease upstream.Lease, conn *backend.Conn) bool {
+	vars := s.vars.ReadOnly()
+	s.held = link{Conn: conn, in: in, role: classReplica, pool: in.pool, home: in.home, lease: lease, settings: in.settings, reads: true}
+	s.link = &s.held
+	if !s.setCloser(conn) || conn.Vars == nil || conn.Vars.List != vars.List {
+		s.unlink(upstream.Outcome{Ignored: true})
+		return false
+	}
+	if err := conn.Adopt(s.dead, s.id, vars, d.schema, nil, false); err != nil {
+		s.lostReplica(err)
+		return false
+	}
+	return true
+}
+
+// lostReplica closes a replica's connection after an error of the gateway's own work there.
+func (s *session) lostReplica(err error) {
+	s.logFault("read from a replica", err)
+	var answered *mysql.Error
+	broken := !errors.As(err, &answered)
+	if broken {
+		s.link.pool.SetReached(nil) // it may come back as another one
+	}
+	s.unlink(upstream.Outcome{Failed: broken, Ignored: !broken})
+}
+
+// askReplica is for a statement that asks what became of an earlier one, which a replica answered: only that connection knows.
+func (s *session) askReplica(d *database, in *instance, only *backend.Conn) error {
+	e := s.st.Effects
+	other := scan.ReadsVariables | scan.ReadsUserVariables | scan.ReadsConnectionID | scan.ReadsLogin | scan.ReadsLastInsertID | anything
+	if s.st.Kind != scan.ShowDiagnostics {
+		other |= scan.AsksInstance
+	}
+	if !s.st.ReadOnly || e.Has(other) || s.vars == nil {
+		return s.forgotten(d)
+	}
+	conn, err := in.pool.Take(s.dead, d.limits, backend.Want{Key: s.key(), Schema: d.schema, Session: s.id, Prefer: only, Only: true})
+	if err != nil {
+		return s.forgotten(d)
+	}
+	if !s.adoptReplica(d, in, upstream.Lease{}, conn) {
+		return s.forgotten(d)
+	}
+	if !s.traces.answers(conn, s.id, e) {
+		s.release()
+		return s.forgotten(d)
+	}
+	s.st.to = replica
+	return nil
+}
+
+// errElsewhere says that a replica gave no answer, and that the primary may be asked.
+var errElsewhere = errors.New("the replica gave no answer")
+
+// elsewhere are the errors of a replica that the primary may not give.
+func elsewhere(code uint16) bool {
+	switch code {
+	case 1290, 1792, 1836, // it is read-only
+		1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1176, 1305, 1356, 1370, // it lacks a name or a right, perhaps because it is behind
+		1053, 1077, 1927, // it stops
+		1040, 1203, 1226: // it is full
+		return true
+	}
+	return false
+}
+
+// accepted looks at the beginning of a replica's answer before any of it goes to the client. The statement is dropped from the client's buffer, unless it
+// has to go elsewhere.
+func (s *session) accepted() error {
+	l := s.link
+	if err := l.Need(mysql.HeaderLen + 3); err != nil {
+		return s.lost(err)
+	}
+	b := l.Buffered()
+	if mysql.IsError(b[mysql.HeaderLen:]) && elsewhere(uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8) {
+		l.Warned = backend.Nobody
+		h, _ := mysql.ParseHeader(b)
+		if err := l.Need(min(mysql.HeaderLen+h.Length, poll.SmallBuffer)); err != nil {
+			return s.lost(err)
+		}
+		l.Skip(mysql.HeaderLen + h.Length)
+		return errElsewhere
+	}
+	s.drop()
+	return nil
+}
+
+// drop takes a statement from the client's buffer that was kept there for another instance.
+func (s *session) drop() {
+	s.client.Skip(s.st.kept)
+	s.st.kept = 0
+}
+
+// again gets ready to send a statement to the primary that a replica did not answer: nothing of the answer has gone to the client, and the statement is whole in the
+// client's buffer. Reads may be sent twice, and on this connection nothing else can have been done. It says false for any other statement.
+func (s *session) again(prefix int, refused bool) bool {
+	st := &s.st
+	if st.to != replica || !refused {
+		s.drop()
+		return false
+	}
+	if s.link != nil && len(s.link.Buffered()) == 0 {
+		s.settle(false) // an error tells no status
+	}
+	s.unlink(upstream.Outcome{Ignored: true})
+	st.to = becauseFailed
+	st.message, st.in, st.consumed, st.kept, st.prefix = mysql.Message{}, 0, false, 0, prefix
+	return true
+}
+
+// interrupted says that the running statement was killed.
+func (s *session) interrupted() bool {
+	s.using.Lock()
+	defer s.using.Unlock()
+	return s.doomed
+}
+
+// afterRead is after for a replica's answer: nothing is left there but what tells of the statement.
+func (s *session) afterRead() {
+	s.traces.ran(s.link.Conn, s.id, &s.st.judgement, &s.response)
+	s.traces.pool = s.link.pool
+	if asks(s.st.Effects) {
+		s.pin(pinDiagnostics) // from now on it asks the primary, which knows for longer
+	}
+}
+
+// countSplit counts where the statement went, and gives that for the access record.
+func (s *session) countSplit() string {
+	d := s.st.database
+	if d == nil || len(d.instances) == 1 || s.st.endpoint == "" {
+		return ""
+	}
+	d.keeper.went[s.st.to].Add(1)
+	return s.st.to.String()
+}
+
+// splits gives the counts for metrics.
+func (d *Door) splits() (all []observe.SQLSplit) {
+	tables := d.o.Tables()
+	if tables == nil {
+		return nil
+	}
+	for _, name := range tables.names[:min(len(tables.names), observe.DatabasesMax)] {
+		db := tables.databases[name]
+		for to := range destinationCount {
+			if n := db.keeper.went[to].Load(); n > 0 {
+				all = append(all, observe.SQLSplit{Database: name, To: to.String(), Statements: n})
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,385 @@
+package sqldoor
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/testenv"
+)
+
+// dam holds up replication until open is called: the appliers of the replicas wait for a table that somebody reads.
+func dam(t testing.TB, servers *testenv.Group) (open func()) {
+	t.Helper()
+	servers.DBs[0].Exec(t, "CREATE TABLE IF NOT EXISTS shop.dam (i INT)")
+	var held []*sql.Conn
+	for i := 1; i < 3; i++ {
+		servers.Sync(t, i, 0)
+		c, err := servers.DBs[i].Open(t, "root", "").Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.ExecContext(t.Context(), "LOCK TABLES shop.dam READ"); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	servers.DBs[0].Exec(t, "INSERT INTO shop.dam VALUES (1)")
+	return func() {
+		for _, c := range held {
+			if _, err := c.ExecContext(context.Background(), "UNLOCK TABLES"); err != nil {
+				t.Error(err)
+			}
+			_ = c.Close()
+		}
+	}
+}
+
+// While the replicas are behind, a session reads what it wrote; others may read what is there.
+func TestReadsBehind(t *testing.T) {
+	servers, g := split(t, "read_from: replicas; max_lag: 0")
+	writer, reader := g.session(t), g.session(t)
+	flow := dam(t, servers)
+	wantAnswer(t, writer, "INSERT INTO users (id, name) VALUES (50, 'new')", "")
+	f := func(c *sql.Conn, want, to string) {
+		t.Helper()
+		var got string
+		if went := g.went(t, 1, func() { got = ask(c, "SELECT COUNT(*) FROM users WHERE id = 50") }); went != to || got != want+"|\n" {
+			t.Errorf("%q from %s, want %q from %s", got, went, want, to)
+		}
+	}
+	for range 3 {
+		f(writer, "1", "own write")
+		f(reader, "0", "replica")
+	}
+	begun := time.Now()
+	for range 20 {
+		f(writer, "1", "own write")
+	}
+	if took := time.Since(begun); took > 15*reachMax {
+		t.Errorf("20 reads took %s: each waits in vain", took)
+	}
+	id := ask(writer, "SELECT CONNECTION_ID()")
+	if err := writer.Raw(func(d any) error {
+		return d.(interface{ ResetSession(context.Context) error }).ResetSession(t.Context())
+	}); err != nil || ask(writer, "SELECT CONNECTION_ID()") != id {
+		t.Fatal(err)
+	}
+	r := connect(t, g, 0, "shop")
+	r.ask(3, "UPDATE users SET name = 'newer' WHERE id = 50")
+	r.ask(31, "") // COM_RESET_CONNECTION
+	if to := g.went(t, 1, func() { r.ask(3, "SELECT name FROM users WHERE id = 50") }); to != "own write" {
+		t.Errorf("after a reset reads go to %q", to)
+	}
+	flow()
+	servers.Sync(t, 1, 0)
+	servers.Sync(t, 2, 0)
+	testenv.Eventually(t, 5*time.Second, func() error { // when it is worth waiting again
+		if to := g.went(t, 1, func() { wantAnswer(t, writer, "SELECT name FROM users WHERE id = 50", "newer|\n") }); to != "replica" {
+			return fmt.Errorf("went to %s", to)
+		}
+		return nil
+	})
+
+	g.reload(splitConfig(servers.Addresses(), "read_from: replicas; max_lag: 0; consistency: eventual"))
+	flow = dam(t, servers)
+	wantAnswer(t, writer, "INSERT INTO users (id, name) VALUES (51, 'late')", "")
+	if to := g.went(t, 1, func() { wantAnswer(t, writer, "SELECT COUNT(*) FROM users WHERE id = 51", "0|\n") }); to != "replica" {
+		t.Errorf("eventual: %s", to)
+	}
+	flow()
+
+	g.reload(splitConfig(servers.Addresses(), "read_from: nearest"))
+	g.rotated(t, 2)
+	seen := map[string]bool{}
+	for range 100 {
+		seen[ask(reader, "SELECT n FROM me")] = true
+	}
+	if len(seen) < 2 {
+		t.Errorf("nearest: only %v", seen)
+	}
+	g.reload(splitConfig(servers.Addresses(), "read_from: primary"))
+	g.rotated(t, 2)
+	for n, statement := range []string{"SELECT n FROM me", "/* menshen: replica */ SELECT n FROM me"} {
+		want := []string{"default", "replica"}[n]
+		if to := g.went(t, 1, func() { ask(reader, statement) }); to != want {
+			t.Errorf("%s: %s, want %s", statement, to, want)
+		}
+	}
+}
+
+// Replicas that stop, hang or break cost an error only where a part of the answer has gone to the client; the session goes on.
+func TestReplicasBreak(t *testing.T) {
+	servers, g := split(t, "read_from: replicas")
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	var answers, errors atomic.Int64
+	for i := range 8 {
+		wg.Go(func() {
+			c, err := g.one("app:apple", "shop").Conn(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = c.Close() }()
+			for n := 0; !stop.Load(); n++ {
+				token := fmt.Sprintf("%d-%d", i, n)
+				query, want := "SELECT '"+token+"', COUNT(*) FROM users", token+"|3|\n"
+				if n%4 == 0 {
+					query, want = "SELECT '"+token+"', SUM(LENGTH(REPEAT('x', 1000))), seq FROM seq_1_to_2000 GROUP BY seq", ""
+				}
+				got := ask(c, query)
+				switch {
+				case strings.HasPrefix(got, "error"):
+					errors.Add(1)
+					if n%4 != 0 {
+						t.Errorf("%s: %s", query, got) // its answer is in one piece
+					}
+					_ = c.Close()
+					if c, err = g.one("app:apple", "shop").Conn(context.Background()); err != nil {
+						t.Error(err)
+						return
+					}
+				case want != "" && got != want, want == "" && strings.Count(got, token+"|1000|") != 2000:
+					t.Errorf("%s: %.200q", query, got)
+				default:
+					answers.Add(1)
+				}
+			}
+		})
+	}
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if answers.Load() < 50 {
+			return fmt.Errorf("%d answers", answers.Load())
+		}
+		return nil
+	})
+	servers.Kill(1)
+	g.rotated(t, 1)
+	servers.Restart(t, 1)
+	g.rotated(t, 2)
+	servers.Pause(t, 2)
+	servers.Resume(t, 2)
+	before := answers.Load()
+	testenv.Eventually(t, 10*time.Second, func() error {
+		if answers.Load() < before+50 {
+			return fmt.Errorf("%d answers", answers.Load())
+		}
+		return nil
+	})
+	stop.Store(true)
+	wg.Wait()
+	t.Logf("%d answers, %d errors", answers.Load(), errors.Load())
+
+	for i := 1; i < 3; i++ {
+		servers.Kill(i)
+	}
+	c := g.session(t)
+	for range 5 {
+		wantAnswer(t, c, "SELECT n FROM me", "0|\n")
+	}
+	g.rotated(t, 0)
+	if to := g.went(t, 1, func() { wantAnswer(t, c, "SELECT n FROM me", "0|\n") }); to != "no replica" {
+		t.Errorf("without replicas: %s", to)
+	}
+}
+
+// While there is no primary, reads go on.
+func TestReadsWithoutPrimary(t *testing.T) {
+	servers, g := split(t, "read_from: replicas; failover_wait: 200ms")
+	reader, writer := g.session(t), g.session(t)
+	wantAnswer(t, reader, "SELECT name FROM users WHERE id = 1", "ada|\n")
+	wantAnswer(t, writer, "INSERT INTO users (name) VALUES ('z')", "")
+	servers.Sync(t, 1, 0)
+	servers.Sync(t, 2, 0)
+	for range 2 {
+		wantAnswer(t, writer, "SELECT COUNT(*) FROM users", "4|\n")
+	}
+	servers.Kill(0)
+	for range 6 {
+		wantAnswer(t, reader, "SELECT name FROM users WHERE id = 1", "ada|\n")
+		wantAnswer(t, writer, "SELECT COUNT(*) FROM users", "4|\n")
+	}
+	if got := ask(writer, "INSERT INTO users (name) VALUES ('w')"); !strings.HasPrefix(got, "error") {
+		t.Errorf("a write without a primary: %q", got)
+	}
+	wantAnswer(t, reader, "SELECT name FROM users WHERE id = 1", "ada|\n")
+}
+
+// Sessions say random things, each beside a session of its own on one server, while the replicas lag: answers are equal.
+func TestSplitAnswersAsOneServer(t *testing.T) {
+	plain := mariadb(t)
+	servers, g := split(t, "read_from: replicas; max_lag: 0; pool: {max_connections: 8, queue_timeout: 60s}")
+	plain.Exec(t, "CREATE TABLE shop.me (n INT)", "INSERT INTO shop.me VALUES (0)")
+	direct, err := sql.Open("mysql", plain.DSN("gate:secret", "shop")+"?multiStatements=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct.Close()
+	direct.SetMaxIdleConns(0)
+	through := g.pool("app:apple", "shop", "multiStatements=true")
+	through.SetMaxIdleConns(0)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+
+	// The replicas are held up for moments all the time, apart.
+	var wg, dams sync.WaitGroup
+	over, done := context.WithCancel(context.Background())
+	defer dams.Wait()
+	defer done()
+	for i := 1; i < 3; i++ {
+		db := servers.DBs[i].Open(t, "root", "")
+		random := rand.New(rand.NewPCG(seed, uint64(100+i)))
+		dams.Go(func() {
+			c, err := db.Conn(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			for over.Err() == nil {
+				if _, err := c.ExecContext(context.Background(), "FLUSH TABLES WITH READ LOCK"); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond) // how long the replica is held up
+				if _, err := c.ExecContext(context.Background(), "UNLOCK TABLES"); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Duration(random.IntN(200)) * time.Millisecond) // how long it is not
+			}
+		})
+	}
+	lives := 3
+	if os.Getenv("MENSHEN_TEST_LONG") != "" {
+		lives = 60
+	}
+	var mu sync.Mutex
+	refused, asked, stop := 0, 0, false
+	for i := range 16 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			table := fmt.Sprintf("q%d", i)
+			for life := range lives {
+				ours, err := through.Conn(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				theirs, _ := direct.Conn(context.Background())
+				var history []string
+				prepared := [2]map[string]*sql.Stmt{{}, {}}
+				both := func(statement string, args ...any) (same bool) {
+					mu.Lock()
+					asked++
+					over := stop
+					mu.Unlock()
+					if over {
+						return false
+					}
+					history = append(history, fmt.Sprint(statement, args))
+					run := func(n int, c *sql.Conn) string {
+						if len(args) == 0 {
+							return ask(c, statement)
+						}
+						if prepared[n][statement] == nil {
+							st, err := c.PrepareContext(context.Background(), statement)
+							if err != nil {
+								return fmt.Sprint("error ", code(err))
+							}
+							prepared[n][statement] = st
+						}
+						return answerOf(prepared[n][statement].Query(args...))
+					}
+					got, want := run(0, ours), run(1, theirs)
+					if got == want {
+						return true
+					}
+					if got == "error 1105" { // what cannot be known any more; an error on both sides, so that both go on from the same
+						ask(ours, "SELECT bad")
+						ask(theirs, "SELECT bad")
+						mu.Lock()
+						refused++
+						mu.Unlock()
+						return false
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if !stop {
+						t.Errorf("session %d, life %d: %s%q\nafter %q", i, life, differ(got, want), args, history[max(0, len(history)-20):])
+					}
+					stop = true
+					return false
+				}
+				both("CREATE OR REPLACE TABLE " + table + fmt.Sprintf(" (id INT PRIMARY KEY AUTO_INCREMENT, v INT) AUTO_INCREMENT = %d", 1000*(i+1)))
+				for n := range 40 {
+					token := fmt.Sprintf("%d-%d-%d", i, life, n)
+					free := []string{
+						"SELECT '" + token + "', COUNT(*), SUM(v), MAX(id) FROM " + table, "SELECT '" + token + "', COUNT(*), SUM(v), MAX(id) FROM " + table, "SELECT * FROM " + table + " ORDER BY id LIMIT 5",
+						"SELECT '" + token + "', COUNT(*) FROM " + table + "; SELECT '" + token + "', 2", "SELECT '" + token + "', name FROM users ORDER BY id", "SELECT \"x\", '\\\\', CONCAT(1, 'a'), FROM_UNIXTIME(0)",
+						"/* menshen: replica */ SELECT COUNT(*) FROM " + table, "/* menshen: primary */ SELECT COUNT(*) FROM " + table, "SELECT COUNT(*) FROM " + table + " FOR UPDATE",
+						"INSERT INTO " + table + " (v) VALUES (1), (2)", "INSERT INTO " + table + " (v) VALUES (3)", "INSERT INTO " + table + " VALUES (1, 1)", "UPDATE " + table + " SET v = v + 1", "DELETE FROM " + table + " ORDER BY id LIMIT 1",
+						"REPLACE INTO " + table + " (v) VALUES (8)", "INSERT INTO " + table + " SELECT NULL, v FROM " + table + " LIMIT 2", "INSERT INTO " + table + " (v) VALUES (4); SELECT COUNT(*) FROM " + table,
+						"ALTER TABLE " + table + " ADD COLUMN IF NOT EXISTS w INT DEFAULT 5", "TRUNCATE " + table, "SELECT LAST_INSERT_ID()", "SHOW WARNINGS", "SHOW ERRORS",
+						"SELECT CAST('a' AS INT) FROM users", "SELECT * FROM missing", "SELECT bad FROM users", "SELEKT", "SET sql_mode = 'ANSI_QUOTES'", "SET sql_mode = DEFAULT",
+						"SET time_zone = '+05:00'", "SET NAMES latin1", "SET NAMES utf8mb4", "SET sql_select_limit = 2", "SET sql_select_limit = DEFAULT", "SELECT @@sql_mode, @@time_zone, @@tx_read_only, @@sql_select_limit",
+						"SET SESSION TRANSACTION READ ONLY", "SET SESSION TRANSACTION READ WRITE", "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", "DO 1", "COMMIT", "ROLLBACK",
+					}
+					switch random.IntN(10) {
+					case 0:
+						begin := []string{"BEGIN", "START TRANSACTION", "START TRANSACTION READ ONLY", "SET autocommit = 0", "START TRANSACTION WITH CONSISTENT SNAPSHOT"}[random.IntN(5)]
+						_ = both(begin) && both("INSERT INTO "+table+" (v) VALUES (7)") && both("SELECT COUNT(*) FROM "+table)
+						both([]string{"COMMIT", "ROLLBACK", "SET autocommit = 1", "CREATE TABLE IF NOT EXISTS " + table + " (i INT)", "COMMIT AND CHAIN"}[random.IntN(5)])
+						both("SELECT COUNT(*), SUM(v) FROM " + table)
+						both("COMMIT")
+						both("SET autocommit = 1")
+						both("SELECT COUNT(*), SUM(v) FROM " + table)
+					case 1:
+						both("SELECT ?, COUNT(*) FROM "+table, token)
+					case 2:
+						both("INSERT INTO "+table+" (v) VALUES (?)", n)
+						both("SELECT COUNT(*), MAX(id) FROM "+table+" WHERE v = ?", n)
+					case 3:
+						if n > 20 { // these pin
+							both([]string{"SELECT ROW_COUNT()", "SELECT FOUND_ROWS()", "SELECT SQL_CALC_FOUND_ROWS id FROM users LIMIT 1", "SELECT @@warning_count"}[random.IntN(4)])
+						}
+						both("INSERT INTO " + table + " (v) VALUES (9)")
+						both("SELECT COUNT(*), MAX(id), SUM(v) FROM " + table)
+					case 4, 5, 6, 7:
+						both(free[random.IntN(7)]) // a read
+					default:
+						both(free[random.IntN(len(free))])
+					}
+				}
+				for _, c := range []*sql.Conn{ours, theirs} {
+					_ = c.Raw(func(any) error { return errBad })
+					_ = c.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	k := g.tables.Load().databases["shop"].keeper
+	var went []string
+	for to := range destinationCount {
+		went = append(went, fmt.Sprint(to, " ", k.went[to].Load()))
+	}
+	t.Logf("%d statements, %d refused; went to %s", asked, refused, strings.Join(went, ", "))
+	if n := k.went[replica].Load(); n < uint64(asked)/20 {
+		t.Errorf("%d of %d statements went to replicas", n, asked)
+	}
+	done()
+	dams.Wait()
+	for i := 1; i < 3; i++ {
+		servers.Sync(t, i, 0)
+		if got := value[string](t, servers.DBs[i].Open(t, "root", ""), "SELECT @@gtid_binlog_pos"); strings.Contains(got, fmt.Sprintf("-%d-", i+1)) {
+			t.Errorf("replica %d has written itself: %s", i, got)
+		}
+	}
+}

@@ -1,0 +1,305 @@
+package sqldoor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/testenv"
+)
+
+// split starts a primary and two replicas with the data of mariadb, and a gate in front of them. The table me says who answers: 0, 1 or 2. The login may write
+// everywhere, as careless ones may.
+func split(t testing.TB, settings string) (*testenv.Group, *gate) {
+	t.Helper()
+	servers := testenv.Replicated(t, "--max-allowed-packet=64M", "--log-bin-trust-function-creators=1", "--local-infile=1")
+	servers.DBs[0].Exec(t,
+		"CREATE USER gate@'%' IDENTIFIED BY 'secret'", "GRANT ALL ON *.* TO gate@'%'",
+		"CREATE DATABASE shop", "CREATE TABLE shop.users (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(100))",
+		"INSERT INTO shop.users (name) VALUES ('ada'), ('grace'), ('Привет, 🐘')", "CREATE TABLE shop.me (n INT)")
+	for i, db := range servers.DBs {
+		if i > 0 {
+			servers.Sync(t, i, 0)
+		}
+		db.Exec(t, "SET sql_log_bin = 0", fmt.Sprintf("INSERT INTO shop.me VALUES (%d)", i))
+	}
+	g := open(t, splitConfig(servers.Addresses(), settings))
+	g.rotated(t, 2)
+	return servers, g
+}
+
+func splitConfig(addresses []string, settings string) string {
+	return fmt.Sprintf(`
+listeners:
+  sql: {address: "127.0.0.1:0", protocol: mysql}
+databases:
+  shop:
+    login: {user: gate, password: secret}
+    check_interval: 100ms
+    shards: {s0: {primary: %q, replicas: [%q, %q]}}
+    %s
+consumers:
+  app: {mysql: {password: apple}}
+`, addresses[0], addresses[1], addresses[2], strings.ReplaceAll(settings, "; ", "\n    "))
+}
+
+// rotated waits until the gate knows a primary and so many replicas that take reads.
+func (g *gate) rotated(t testing.TB, replicas int) {
+	t.Helper()
+	testenv.Eventually(t, 10*time.Second, func() error {
+		d := g.tables.Load().databases["shop"]
+		primaries, n := 0, 0
+		for _, in := range d.instances {
+			if d.still(in, classPrimary) {
+				primaries++
+			}
+			if d.still(in, classReplica) {
+				n++
+			}
+		}
+		if primaries != 1 || n != replicas {
+			return fmt.Errorf("%d primaries, %d replicas", primaries, n)
+		}
+		return nil
+	})
+}
+
+// went gives where the statements of f went, in the order of destinations, parted by commas. There must be n of them.
+func (g *gate) went(t testing.TB, n int, f func()) string {
+	t.Helper()
+	k := g.tables.Load().databases["shop"].keeper
+	var before [destinationCount]uint64
+	for i := range before {
+		before[i] = k.went[i].Load()
+	}
+	f()
+	var all []string
+	testenv.Eventually(t, 5*time.Second, func() error {
+		all = nil
+		for i := range before {
+			for range k.went[i].Load() - before[i] {
+				all = append(all, destination(i).String())
+			}
+		}
+		if len(all) != n {
+			return fmt.Errorf("%d statements were counted, not %d: %v", len(all), n, all)
+		}
+		return nil
+	})
+	return strings.Join(all, ", ")
+}
+
+// Where statements go, by what they are and what their session is in the middle of.
+func TestDestinations(t *testing.T) {
+	t.Parallel()
+	d := &database{instances: make([]*instance, 3), readFrom: readReplicas}
+	fresh := func() *session {
+		s := &session{door: New(Options{}), vars: new(backend.Vars), status: mysql.Autocommit}
+		s.st.command, s.st.whole = mysql.ComQuery, true
+		s.mode.MariaDB, s.mode.Version = true, 101119
+		return s
+	}
+	f := func(text string, want destination, conditions ...func(*session)) {
+		t.Helper()
+		s := fresh()
+		for _, c := range conditions {
+			c(s)
+		}
+		s.st.judgement = s.judge([]byte(text), s.st.whole)
+		if got := s.destination(d); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	read := "SELECT name FROM users WHERE id = 1"
+	f(read, replica)
+	f("SELECT 1; SELECT 2", replica)
+	f("(SELECT 1) UNION (SELECT 2)", replica)
+	f("WITH x AS (SELECT 1) SELECT NOW(), RAND(), UUID() FROM x", replica)
+	f("/* menshen: replica */ "+read, replica)
+	f("/* menshen: primary */ "+read, becauseHint)
+	f("/* menshen: replica */ UPDATE users SET name = ''", becauseWrites)
+	f("/* menshen: replica */ SELECT GET_LOCK('a', 1)", becauseWrites)
+	f("/* menshen: replica */ SELECT @a", becauseState)
+	f("/* menshen: replica */ gibberish", becauseWrites)
+	for _, writes := range []string{"INSERT INTO users (name) VALUES ('x')", read + " FOR UPDATE", read + " LOCK IN SHARE MODE", "SELECT id INTO @x FROM users", "SELECT shop.f()", "SELECT f()", "CALL p()",
+		"SELECT 1; DELETE FROM users", "SELECT 1; SELECT 2 FOR UPDATE", "SELECT @a := 1", "SELECT NEXTVAL(s)", "SELECT LAST_INSERT_ID(5)", "SELECT SQL_CALC_FOUND_ROWS 1", "BEGIN", "START TRANSACTION READ ONLY", "COMMIT",
+		"SET NAMES utf8mb4", "DO 1", "CREATE TABLE x (i INT)", "LOCK TABLES users READ", "SELEKT", "SELECT 'a", "WITH x AS (SELECT 1) DELETE FROM users", "SELECT 1 INTO OUTFILE '/x'", "HANDLER users READ FIRST", "XA RECOVER"} {
+		f(writes, becauseWrites)
+	}
+	for _, state := range []string{"SELECT @a", "SELECT @@hostname", "SELECT LAST_INSERT_ID()", "SELECT FOUND_ROWS()", "SELECT ROW_COUNT()", "SELECT CONNECTION_ID() + 1", "SELECT VERSION()", "SELECT CURRENT_USER()", "SHOW TABLES",
+		"SHOW WARNINGS", "EXPLAIN SELECT 1", "DESCRIBE users", "SELECT * FROM information_schema.tables", "SELECT IS_FREE_LOCK('a')", "SELECT 1; SELECT @@server_id", ""} {
+		f(state, becauseState)
+	}
+	f(read, becauseWrites, func(s *session) { s.st.whole = false })
+	f(read, becauseOpen, func(s *session) { s.status = 0 })
+	f(read, becauseOpen, func(s *session) { s.status |= mysql.InTransaction; s.link = &s.held })
+	f(read, becauseOpen, func(s *session) { s.pin(pinTransaction) })
+	f(read, becausePinned, func(s *session) { s.link = &s.held })
+	f(read, becausePinned, func(s *session) { s.vars = nil })
+	for p := range pinCount {
+		if p != pinTransaction {
+			f(read, becausePinned, func(s *session) { s.pin(p) })
+		}
+	}
+	f(read, replica, func(s *session) { s.st.command = mysql.ComStmtExecute })
+	f(read, replica, func(s *session) { s.st.command = mysql.ComStmtPrepare })
+	f(read, becauseCursor, func(s *session) { s.st.command, s.st.cursor = mysql.ComStmtExecute, true })
+	f(read, byDefault, func(s *session) { s.st.command = mysql.ComFieldList })
+	d.readFrom = readPrimary
+	f(read, byDefault)
+	f("/* menshen: replica */ "+read, replica)
+	f("/* menshen: replica */ DELETE FROM users", becauseWrites)
+}
+
+func TestReads(whole *testing.T) {
+	t := whole
+	servers, g := split(t, "read_from: replicas")
+	c := g.session(t, "multiStatements=true")
+	f := func(statement, want string) {
+		t.Helper()
+		var got string
+		if to := g.went(t, 1, func() { got = ask(c, statement) }); to != want {
+			t.Errorf("%s: went to %q, want %q", statement, to, want)
+		}
+		if strings.HasPrefix(got, "error") {
+			t.Errorf("%s: %s", statement, got)
+		}
+	}
+	t.Run("both replicas", func(t *testing.T) {
+		seen := map[string]int{}
+		for range 10 {
+			seen[ask(c, "SELECT n FROM me")]++
+		}
+		if seen["1|\n"] != 5 || seen["2|\n"] != 5 {
+			t.Errorf("answers of %v", seen)
+		}
+		if got := ask(c, "/* menshen: primary */ SELECT n FROM me"); got != "0|\n" {
+			t.Errorf("with a hint: %q", got)
+		}
+		g.logged(`"command":"query","split":"replica","endpoint":"` + servers.DBs[1].Addr)
+		g.logged(`"command":"query","split":"hint","endpoint":"` + servers.DBs[0].Addr)
+	})
+	t.Run("own writes", func(t *testing.T) {
+		f("INSERT INTO users (id, name) VALUES (10, 'x')", "write")
+		for n := range 4 {
+			f(fmt.Sprintf("SELECT name FROM users WHERE id = 10 AND %d", 1), "replica")
+			f(fmt.Sprintf("UPDATE users SET name = 'x%d' WHERE id = 10", n), "write")
+			if got := ask(c, "SELECT name FROM users WHERE id = 10"); got != fmt.Sprintf("x%d|\n", n) {
+				t.Errorf("name is %q", got)
+			}
+		}
+		f("CREATE TABLE fresh (i INT)", "write")
+		f("SELECT * FROM fresh", "replica")
+		f("BEGIN", "write")
+		f("INSERT INTO fresh VALUES (1)", "write")
+		f("SELECT * FROM fresh", "transaction")
+		f("COMMIT", "write")
+		wantAnswer(t, c, "SELECT * FROM fresh", "1|\n")
+		f("SELECT 1; INSERT INTO fresh VALUES (2); SELECT 3", "write")
+		wantAnswer(t, c, "SELECT COUNT(*) FROM fresh", "2|\n")
+		f("SET autocommit = 0", "write")
+		f("INSERT INTO fresh VALUES (3)", "write")
+		f("SELECT COUNT(*) FROM fresh", "transaction")
+		f("SET autocommit = 1", "write") // commits
+		wantAnswer(t, c, "SELECT COUNT(*) FROM fresh", "3|\n")
+		f("SELECT COUNT(*) FROM fresh", "replica")
+	})
+	t.Run("settings", func(t *testing.T) {
+		f("SET sql_mode = 'ANSI_QUOTES', time_zone = '+03:00', group_concat_max_len = 4", "write")
+		for range 4 {
+			wantAnswer(t, c, `SELECT 'a' AS "b", FROM_UNIXTIME(0), (SELECT GROUP_CONCAT("name" ORDER BY id) FROM users WHERE id < 3)`, "a|1970-01-01 03:00:00|ada,|\n")
+		}
+		f(`SELECT "name" FROM "users" WHERE id = 1`, "replica")
+		f("SELECT @@sql_mode, @@tx_read_only", "state")
+		wantAnswer(t, c, "SELECT @@sql_mode, @@tx_read_only, @@read_only", "ANSI_QUOTES|0|0|\n")
+		f("SET sql_mode = DEFAULT, time_zone = DEFAULT, group_concat_max_len = DEFAULT", "write")
+	})
+	t.Run("what became of a read", func(t *testing.T) {
+		for range 3 {
+			wantAnswer(t, c, "SELECT id FROM users WHERE id < 3", "1|\n2|\n")
+			wantAnswer(t, c, "SELECT FOUND_ROWS()", "2|\n")
+		}
+		f("SELECT 1", "pinned") // it may ask again
+		c = g.session(whole, "multiStatements=true")
+		wantAnswer(t, c, "SELECT CAST('a' AS INT) FROM users LIMIT 1", "0|\n")
+		wantAnswer(t, c, "SHOW WARNINGS", "Warning|1292|Truncated incorrect INTEGER value: 'a'|\n")
+		wantAnswer(t, c, "SELECT name FROM users WHERE id = 1", "ada|\n")
+		wantAnswer(t, c, "SELECT ROW_COUNT()", "-1|\n")
+		wantAnswer(t, c, "SELECT LAST_INSERT_ID()", "0|\n")
+		c = g.session(whole, "multiStatements=true")
+	})
+	t.Run("last insert id", func(t *testing.T) {
+		c := g.session(t)
+		wantAnswer(t, c, "INSERT INTO users (name) VALUES ('y')", "")
+		id := ask(c, "SELECT MAX(id) FROM users")
+		wantAnswer(t, c, "SELECT LAST_INSERT_ID()", id)
+	})
+	t.Run("prepared", func(t *testing.T) {
+		st, err := c.PrepareContext(t.Context(), "SELECT n, ? FROM me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		seen := map[string]int{}
+		for n := range 8 {
+			seen[strings.Split(answerOf(st.Query(n)), "|")[0]]++
+			seen[strings.Split(answerOf(st.Query("text")), "|")[0]]++
+		}
+		if seen["0"] != 0 || seen["1"] < 4 || seen["2"] < 4 {
+			t.Errorf("answers of %v", seen)
+		}
+		in, err := c.PrepareContext(t.Context(), "INSERT INTO users (name) VALUES (?)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		out, err := c.PrepareContext(t.Context(), "SELECT COUNT(*) FROM users WHERE name = ?")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		for n := range 6 {
+			if _, err := in.Exec("prepared"); err != nil {
+				t.Fatal(err)
+			}
+			if got := answerOf(out.Query("prepared")); got != fmt.Sprintf("%d|\n", n+1) {
+				t.Errorf("after %d inserts: %q", n+1, got)
+			}
+		}
+	})
+	t.Run("what a text does not show", func(t *testing.T) {
+		servers.DBs[0].Exec(t, "CREATE FUNCTION shop.sneaky() RETURNS INT BEGIN INSERT INTO shop.users (name) VALUES ('sneaky'); RETURN 1; END", "CREATE VIEW shop.harmless AS SELECT shop.sneaky() AS v")
+		servers.Sync(t, 1, 0)
+		servers.Sync(t, 2, 0)
+		for n := range 3 {
+			var got string
+			if to := g.went(t, 1, func() { got = ask(c, "SELECT v FROM harmless") }); to != "replica failed" || got != "1|\n" {
+				t.Errorf("a view that writes: %q, %s", got, to)
+			}
+			for i, db := range servers.DBs {
+				if i > 0 {
+					servers.Sync(t, i, 0)
+				}
+				if got := value[int](t, db.Open(t, "root", ""), "SELECT COUNT(*) FROM shop.users WHERE name = 'sneaky'"); got != n+1 {
+					t.Errorf("instance %d: %d rows, want %d", i, got, n+1)
+				}
+			}
+		}
+		wantAnswer(t, c, "SELECT * FROM missing", "error 1146")
+		wantAnswer(t, c, "SHOW WARNINGS", "Error|1146|Table 'shop.missing' doesn't exist|\n")
+	})
+	t.Run("nothing was written to a replica", func(t *testing.T) {
+		for i := 1; i < 3; i++ {
+			servers.Sync(t, i, 0)
+			if got := value[string](t, servers.DBs[i].Open(t, "root", ""), "SELECT @@gtid_slave_pos = @@gtid_current_pos AND @@gtid_binlog_pos LIKE '0-1-%'"); got != "1" {
+				t.Errorf("replica %d has written itself", i)
+			}
+		}
+		if n := g.Sessions(); n < 1 {
+			t.Error("no session")
+		}
+	})
+}
