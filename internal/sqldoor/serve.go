@@ -80,8 +80,8 @@ func (s *session) one() (goOn bool) {
 		if s.vars == nil && s.link == nil {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
-		st.judgement = s.judge(text, st.whole)
 		s.account(text)
+		st.judgement = s.judge(text, st.whole)
 		if s.pins.has(pinUnread) && st.Kind != scan.ShowDiagnostics {
 			if asks(st.Effects) || !st.whole {
 				st.Effects |= scan.UnknownEffect // it was read by settings that may have changed
@@ -89,6 +89,7 @@ func (s *session) one() (goOn bool) {
 				s.logFault("ask for settings", err)
 				return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
 			} else {
+				s.account(text)
 				st.judgement = s.judge(text, true)
 			}
 		}

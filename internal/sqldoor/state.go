@@ -34,7 +34,7 @@ const anything = scan.UnknownEffect | scan.CallsUnknown
 // judge reads a statement. whole says that text is all of it.
 func (s *session) judge(text []byte, whole bool) (j judgement) {
 	m := &s.mode
-	j.Facts = scan.Classify(text, m)
+	j.Facts = s.classify(text)
 	if !whole {
 		j.long = true
 		j.Effects |= scan.UnknownEffect
