@@ -28,6 +28,16 @@ var (
 	descSQLSessioned  = desc("menshen_sql_sessions_total", "Sessions opened.", "listener")
 	descSQLPins       = desc("menshen_sql_pinned_sessions", "Sessions that keep their connection between statements, by reason; one session may have several.", "reason")
 	descSQLSplit      = desc("menshen_sql_split_total", "Statements of databases with replicas, by where they went: to a replica, or to the primary and why.", "database", "to")
+	descSQLPrimary    = desc("menshen_sql_primary", "1 when an instance of the group takes writes, 0 when none does.", "database")
+	descSQLConflict   = desc("menshen_sql_two_primaries", "1 while more than one instance of the group is writable: writes are refused.", "database")
+	descSQLConflicts  = desc("menshen_sql_two_primaries_total", "Times that a second instance was found writable.", "database")
+	descSQLFailovers  = desc("menshen_sql_failovers_total", "Times that another instance became the primary.", "database")
+	descSQLHeld       = desc("menshen_sql_failover_waiting", "Statements that wait for a primary now.", "database")
+	descSQLHolds      = desc("menshen_sql_failover_waits_total", "Statements that had to wait for a primary.", "database")
+	descSQLHeldLong   = desc("menshen_sql_failover_timeouts_total", "Statements that waited for a primary in vain, or found no room to wait.", "database")
+	descSQLRole       = desc("menshen_sql_instance_role", "Always 1; what an instance is in its group.", "database", "instance", "role")
+	descSQLReads      = desc("menshen_sql_instance_reads", "1 when an instance of a group may take reads, 0 when not.", "database", "instance")
+	descSQLLag        = desc("menshen_sql_replica_lag_seconds", "How far a replica is behind the primary; absent while it is not known.", "database", "instance")
 	descSQLPool       = desc("menshen_sql_pool_connections", "Connections to the instances of a database, by state: used or idle.", "database", "state")
 	descSQLPoolMax    = desc("menshen_sql_pool_max_connections", "Most connections that may be open to the instances of a database together; 0: no bound.", "database")
 	descSQLDigests    = desc("menshen_sql_digests", "Texts of statements, without literals, that are counted apart.")
@@ -123,6 +133,22 @@ func (out output) pools(s SQLStatus) {
 	for _, p := range s.Splits {
 		out.counter(descSQLSplit, p.Statements, p.Database, p.To)
 	}
+	for _, g := range s.Groups[:min(len(s.Groups), DatabasesMax)] {
+		out.gauge(descSQLPrimary, bit(g.Primary), g.Database)
+		out.gauge(descSQLConflict, bit(g.Conflict), g.Database)
+		out.counter(descSQLConflicts, g.Conflicts, g.Database)
+		out.counter(descSQLFailovers, g.Failovers, g.Database)
+		out.gauge(descSQLHeld, float64(g.Waiting), g.Database)
+		out.counter(descSQLHolds, g.Waits, g.Database)
+		out.counter(descSQLHeldLong, g.Timeouts, g.Database)
+		for _, i := range g.Instances {
+			out.gauge(descSQLRole, 1, g.Database, i.Instance, i.Role)
+			out.gauge(descSQLReads, bit(i.Reads), g.Database, i.Instance)
+			if i.LagKnown {
+				out.gauge(descSQLLag, i.Lag.Seconds(), g.Database, i.Instance)
+			}
+		}
+	}
 	for _, p := range s.Pools[:min(len(s.Pools), DatabasesMax)] {
 		out.gauge(descSQLPool, float64(p.Open-p.Idle), p.Database, "used")
 		out.gauge(descSQLPool, float64(p.Idle), p.Database, "idle")
@@ -131,6 +157,13 @@ func (out output) pools(s SQLStatus) {
 		out.counter(descSQLWaits, p.Waits, p.Database)
 		out.counter(descSQLLate, p.Timeouts, p.Database)
 	}
+}
+
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // process shows what there is one of.

@@ -63,6 +63,7 @@ type SQLStatus struct {
 	Pins    map[string]int64 // sessions by the reason for which they keep their connection
 	Pools   []SQLPool        // by database
 	Splits  []SQLSplit       // of databases with replicas
+	Groups  []SQLGroup       // of the same
 	Digests int              // texts of statements that are counted apart
 	Slow    AccessLogStatus  // of the slow log
 }

@@ -90,7 +90,8 @@ func busy(t *testing.T) *Metrics {
 	raw.Accepted()
 	raw.Relayed(5, 6)
 	m.SQL(func() SQLStatus {
-		return SQLStatus{Pins: map[string]int64{"transaction": 3}, Splits: []SQLSplit{{"shop", "own write", 6}}, Pools: []SQLPool{{Database: "shop", Open: 5, Idle: 2, Waiting: 1, Waits: 7, Timeouts: 4}}}
+		return SQLStatus{Pins: map[string]int64{"transaction": 3}, Splits: []SQLSplit{{"shop", "own write", 6}}, Groups: []SQLGroup{{Database: "shop", Primary: true, Failovers: 2, Conflicts: 1, Waiting: 3, Waits: 9, Timeouts: 4,
+			Instances: []SQLInstance{{"10.0.0.1:3306", "primary", true, 0, true}, {"10.0.0.2:3306", "replica", false, 2500 * time.Millisecond, true}, {Instance: "10.0.0.3:3306", Role: "unreachable"}}}}, Pools: []SQLPool{{Database: "shop", Open: 5, Idle: 2, Waiting: 1, Waits: 7, Timeouts: 4}}}
 	})
 	m.Upstreams(func() []EndpointStatus {
 		return []EndpointStatus{
@@ -131,6 +132,16 @@ func TestMetrics(t *testing.T) {
 	f("menshen_http_retries_total", "route=users,service=users 0", "route=users,service=users-v2 2")
 	f("menshen_http_faults_total", "fault=client_gone,route=users 1", "fault=no_endpoint,route=users 1", "fault=no_route,route=(none) 1")
 	f("menshen_sql_statements_total", "code=0,command=query,database=shop 1", "code=1064,command=query,database=shop 1")
+	f("menshen_sql_primary", "database=shop 1")
+	f("menshen_sql_two_primaries", "database=shop 0")
+	f("menshen_sql_two_primaries_total", "database=shop 1")
+	f("menshen_sql_failovers_total", "database=shop 2")
+	f("menshen_sql_failover_waiting", "database=shop 3")
+	f("menshen_sql_failover_waits_total", "database=shop 9")
+	f("menshen_sql_failover_timeouts_total", "database=shop 4")
+	f("menshen_sql_instance_role", "database=shop,instance=10.0.0.1:3306,role=primary 1", "database=shop,instance=10.0.0.2:3306,role=replica 1", "database=shop,instance=10.0.0.3:3306,role=unreachable 1")
+	f("menshen_sql_instance_reads", "database=shop,instance=10.0.0.1:3306 1", "database=shop,instance=10.0.0.2:3306 0", "database=shop,instance=10.0.0.3:3306 0")
+	f("menshen_sql_replica_lag_seconds", "database=shop,instance=10.0.0.1:3306 0", "database=shop,instance=10.0.0.2:3306 2.5")
 	f("menshen_sql_statement_duration_seconds", "database=shop n=2 sum=0.004 le0.0025:2")
 	f("menshen_sql_upstream_duration_seconds", "database=shop n=2 sum=0.002 le0.001:2")
 	f("menshen_sql_request_bytes_total", "database=shop 60")

@@ -32,6 +32,28 @@ type SQLSplit struct {
 	Statements uint64
 }
 
+// SQLGroup is the instances of a database with replicas.
+type SQLGroup struct {
+	Database  string
+	Primary   bool // one takes writes
+	Conflict  bool // more than one is writable, so none gets any
+	Failovers uint64
+	Conflicts uint64 // ever
+	Waiting   int    // statements that wait for a primary
+	Waits     uint64 // ever
+	Timeouts  uint64 // of these, and of those for which there was no room: those that got no primary
+	Instances []SQLInstance
+}
+
+// SQLInstance is one instance of a group.
+type SQLInstance struct {
+	Instance string // address
+	Role     string // one of a fixed set of words
+	Reads    bool   // a replica in rotation, or the primary
+	Lag      time.Duration
+	LagKnown bool
+}
+
 // SQLSession is a session of a client that has signed in.
 type SQLSession struct {
 	ID        uint32

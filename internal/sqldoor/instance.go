@@ -99,12 +99,15 @@ func (d *database) primary(dead <-chan struct{}, until poll.Instant) (*instance,
 	}
 }
 
-// patience is until when a statement that comes now may wait for a primary.
-func (d *database) patience() poll.Instant {
+// patience is until when a statement that began at a moment may wait for a primary; 0: it may not.
+func (d *database) patience(begun poll.Instant) poll.Instant {
 	if d.failoverWait <= 0 {
 		return 0
 	}
-	return poll.Now().Add(d.failoverWait)
+	if begun == 0 {
+		begun = poll.Now()
+	}
+	return begun.Add(d.failoverWait)
 }
 
 // replica leases an instance for a read, as read_from says: by the balancer among the replicas in rotation (fresh and following the primary), or

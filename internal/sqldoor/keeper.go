@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/group"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
@@ -186,4 +187,31 @@ func (k *keeper) stranded(in *instance) bool {
 		}
 	}
 	return true // it has left the config
+}
+
+// groups gives the state of the groups with replicas, by the database's name.
+func (d *Door) groups() (all []observe.SQLGroup) {
+	tables := d.o.Tables()
+	if tables == nil {
+		return nil
+	}
+	for _, name := range tables.names {
+		db := tables.databases[name]
+		if len(db.instances) == 1 {
+			continue
+		}
+		k := db.keeper
+		g := observe.SQLGroup{
+			Database: name, Failovers: k.failovers.Load(), Conflicts: k.conflicts.Load(),
+			Waiting: int(k.waiting.Load()), Waits: k.waited.Load(), Timeouts: k.inVain.Load(),
+		}
+		if decision := k.decision.Load(); decision != nil {
+			g.Primary, g.Conflict = decision.State == group.Ready, decision.State == group.Split
+			for _, v := range decision.Instances {
+				g.Instances = append(g.Instances, observe.SQLInstance{Instance: v.Address, Role: string(v.Role), Reads: v.Reads || v.Role == group.Primary, Lag: v.Lag, LagKnown: v.LagKnown})
+			}
+		}
+		all = append(all, g)
+	}
+	return all
 }

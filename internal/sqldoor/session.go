@@ -357,7 +357,7 @@ func (s *session) forgotten(d *database) error {
 
 // take gets a connection to the database's primary. A statement outside of a transaction waits for one, if there is none for a while.
 func (s *session) take(d *database, schema string) error {
-	until := d.patience()
+	until := d.patience(s.st.begun)
 	for {
 		in, lease, err := d.primary(s.dead, until)
 		if err != nil {

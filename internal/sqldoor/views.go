@@ -109,6 +109,7 @@ func (d *Door) status() (s observe.SQLStatus) {
 		}
 	}
 	s.Splits = d.splits()
+	s.Groups = d.groups()
 	s.Digests = d.digests.size()
 	s.Slow = d.o.Slow.Status()
 	for _, p := range d.Pools() { // metrics are by database
