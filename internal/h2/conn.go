@@ -62,8 +62,7 @@ type Conn struct {
 	sendWindow   int
 	peerWindow   int // initial window of streams to the peer
 	peerStreams  int
-	encoder      *hpack.Encoder
-	encoded      []byte // the head being encoded
+	encoder      *encoder
 	failed       *Error // the connection is of no use any more
 	leaving      leaving
 	unwelcome    bool // client: the endpoint takes no further stream
@@ -123,8 +122,7 @@ func newConn(nc net.Conn, hangup func(), l Limits) *Conn {
 	c.room.L = &c.mu
 	c.decoder = hpack.NewDecoder(headerTableSize, c.field)
 	c.decoder.SetMaxStringLength(2 * l.HeadBytes)
-	c.encoder = hpack.NewEncoder(encodedWriter{c})
-	c.encoder.SetMaxDynamicTableSizeLimit(headerTableSize)
+	c.encoder = newEncoder()
 	now := time.Now()
 	c.idleSince, c.headSince = now, now
 	return c
@@ -507,7 +505,7 @@ func (c *Conn) takeSettings(f frame, p []byte) error {
 		value := binary.BigEndian.Uint32(p[2:])
 		switch binary.BigEndian.Uint16(p) {
 		case settingHeaderTableSize:
-			c.encoder.SetMaxDynamicTableSize(min(value, headerTableSize))
+			c.encoder.resize(value)
 		case settingEnablePush:
 			if value > 1 || c.client && value == 1 {
 				return c.broken(ProtocolError, "ENABLE_PUSH is neither 0 nor 1")

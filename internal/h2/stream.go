@@ -315,11 +315,10 @@ func (s *Stream) Head(text []byte, last bool) error {
 	if err := s.writableLocked(); err != nil {
 		return err
 	}
-	c.encoded = c.encoded[:0]
 	if c.client {
-		s.head = c.encodeRequest(text)
+		s.head = c.encoder.request(text, c.scheme)
 	} else {
-		c.encodeResponse(text)
+		c.encoder.response(text)
 	}
 	s.queueHeadLocked(last)
 	return nil
@@ -332,7 +331,7 @@ func (s *Stream) queueHeadLocked(last bool) {
 	if last {
 		flags = flagEndStream
 	}
-	for rest := c.encoded; ; kind, flags = frameContinuation, 0 {
+	for rest := c.encoder.out; ; kind, flags = frameContinuation, 0 {
 		part := rest[:min(len(rest), frameSizeMax)]
 		rest = rest[len(part):]
 		if len(rest) == 0 {
@@ -365,8 +364,7 @@ func (s *Stream) End(p []byte, trailers []h1.Field) error {
 		if err := s.writableLocked(); err != nil {
 			return err
 		}
-		c.encoded = c.encoded[:0]
-		c.encodeFields(trailers)
+		c.encoder.trailers(trailers)
 		s.queueHeadLocked(true)
 	}
 	c.flushLocked()
