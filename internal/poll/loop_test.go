@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -39,187 +40,205 @@ func (h *answering) Idle() Instant {
 // Whatever the timing, no piece is missed: a missed wake-up would show as a second's delay, twenty times.
 func TestLoopMissesNothing(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	h := &answering{c: c}
-	done := make(chan error, 1)
-	c.ReadBefore(Now().Add(time.Minute))
-	go func() { done <- c.Loop(h) }()
-	peer.SetDeadline(time.Now().Add(20 * time.Second))
-	got := make([]byte, 4096)
-	for i := range 20_000 {
-		p := got[:1+rand.IntN(200)] // often more than Room
-		for j := range p {
-			p[j] = byte(i)
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		h := &answering{c: c}
+		done := make(chan error, 1)
+		c.ReadBefore(Now().Add(time.Minute))
+		go func() { done <- c.Loop(h) }()
+		peer.SetDeadline(time.Now().Add(20 * time.Second))
+		got := make([]byte, 4096)
+		for i := range 20_000 {
+			p := got[:1+rand.IntN(200)] // often more than Room
+			for j := range p {
+				p[j] = byte(i)
+			}
+			want := bytes.Clone(p)
+			if _, err := peer.Write(p); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(peer, p); err != nil || !bytes.Equal(p, want) {
+				t.Fatalf("piece %d: %v", i, err)
+			}
 		}
-		want := bytes.Clone(p)
-		if _, err := peer.Write(p); err != nil {
-			t.Fatal(err)
+		peer.Close()
+		if err := <-done; err != io.EOF {
+			t.Fatalf("got %v", err)
 		}
-		if _, err := io.ReadFull(peer, p); err != nil || !bytes.Equal(p, want) {
-			t.Fatalf("piece %d: %v", i, err)
-		}
-	}
-	peer.Close()
-	if err := <-done; err != io.EOF {
-		t.Fatalf("got %v", err)
-	}
+	})
 }
 
 func TestLoopStopsWhenToldAndGoesOnLater(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	h := &answering{c: c, stop: '!'}
-	c.ReadBefore(Now().Add(20 * time.Second))
-	for range 3 {
-		go peer.Write([]byte("a!"))
-		if err := c.Loop(h); err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		h := &answering{c: c, stop: '!'}
+		c.ReadBefore(Now().Add(20 * time.Second))
+		for range 3 {
+			go peer.Write([]byte("a!"))
+			if err := c.Loop(h); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if h.seen.String() != "a!a!a!" {
-		t.Fatalf("got %q", h.seen.String())
-	}
+		if h.seen.String() != "a!a!a!" {
+			t.Fatalf("got %q", h.seen.String())
+		}
+	})
 }
 
 // Data and the end of file in one wake-up: the end is found after a second, not at the bound.
 func TestLoopSeesAHalfClose(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	h := &answering{c: c}
-	c.ReadBefore(Now().Add(time.Minute))
-	peer.Write([]byte("bye"))
-	peer.CloseWrite()
-	if err := c.Loop(h); err != io.EOF || h.seen.String() != "bye" {
-		t.Fatalf("%v %q", err, h.seen.String())
-	}
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		h := &answering{c: c}
+		c.ReadBefore(Now().Add(time.Minute))
+		peer.Write([]byte("bye"))
+		peer.CloseWrite()
+		if err := c.Loop(h); err != io.EOF || h.seen.String() != "bye" {
+			t.Fatalf("%v %q", err, h.seen.String())
+		}
+	})
 }
 
 func TestLoopEndsAtItsBound(t *testing.T) {
 	t.Parallel()
-	for _, bound := range []time.Duration{50 * time.Millisecond, 1300 * time.Millisecond} { // before and after the extra try
-		c, _ := pair(t)
-		h := &answering{c: c}
-		c.ReadBefore(Now().Add(bound))
-		began := time.Now()
-		if err := c.Loop(h); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("got %v", err)
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		for _, bound := range []time.Duration{50 * time.Millisecond, 1300 * time.Millisecond} { // before and after the extra try
+			c, _ := pair(t, open)
+			h := &answering{c: c}
+			c.ReadBefore(Now().Add(bound))
+			began := time.Now()
+			if err := c.Loop(h); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+			if d := time.Since(began); d < bound {
+				t.Errorf("ended after %v, before its bound %v", d, bound)
+			}
+			if h.idles > 3 {
+				t.Errorf("woke up %d times for nothing", h.idles)
+			}
 		}
-		if d := time.Since(began); d < bound {
-			t.Errorf("ended after %v, before its bound %v", d, bound)
-		}
-		if h.idles > 3 {
-			t.Errorf("woke up %d times for nothing", h.idles)
-		}
-	}
+	})
 }
 
 func TestLoopIsInterrupted(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	h := &answering{c: c}
-	c.ReadBefore(Now().Add(time.Minute))
-	for range 50 {
-		done := make(chan error, 1)
-		go func() { done <- c.Loop(h) }()
-		c.Interrupt()
-		if err := <-done; !errors.Is(err, ErrInterrupted) {
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		h := &answering{c: c}
+		c.ReadBefore(Now().Add(time.Minute))
+		for range 50 {
+			done := make(chan error, 1)
+			go func() { done <- c.Loop(h) }()
+			c.Interrupt()
+			if err := <-done; !errors.Is(err, ErrInterrupted) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		peer.Close()
+		if err := c.Loop(h); err != io.EOF {
 			t.Fatalf("got %v", err)
 		}
-	}
-	peer.Close()
-	if err := c.Loop(h); err != io.EOF {
-		t.Fatalf("got %v", err)
-	}
+	})
 }
 
 // The answer may come before, while and after the asker falls asleep: it is never missed.
 func TestWriteAwaitMissesNothing(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	var group sync.WaitGroup
-	defer group.Wait()
-	group.Go(func() { io.Copy(peer, peer) })
-	defer c.Close()
-	buf := make([]byte, 8192)
-	began := time.Now()
-	for i := range 20_000 {
-		c.ReadBefore(Now().Add(20 * time.Second))
-		p := bytes.Repeat([]byte{byte(i)}, 1+i%3000)
-		if err := c.WriteAwait(p); err != nil {
-			t.Fatal(err)
-		}
-		for got := 0; got < len(p); {
-			n, err := c.Read(buf)
-			if err != nil {
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		var group sync.WaitGroup
+		defer group.Wait()
+		group.Go(func() { io.Copy(peer, peer) })
+		defer c.Close()
+		buf := make([]byte, 8192)
+		began := time.Now()
+		for i := range 20_000 {
+			c.ReadBefore(Now().Add(20 * time.Second))
+			p := bytes.Repeat([]byte{byte(i)}, 1+i%3000)
+			if err := c.WriteAwait(p); err != nil {
 				t.Fatal(err)
 			}
-			got += n
+			for got := 0; got < len(p); {
+				n, err := c.Read(buf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += n
+			}
 		}
-	}
-	if d := time.Since(began); d > 15*time.Second {
-		t.Errorf("took %v: something waits for timers", d)
-	}
+		if d := time.Since(began); d > 15*time.Second {
+			t.Errorf("took %v: something waits for timers", d)
+		}
+	})
 }
 
 // A question that the kernel does not take at once.
 func TestWriteAwaitOfALongQuestion(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	const size = 32 << 20
-	var group sync.WaitGroup
-	defer group.Wait()
-	group.Go(func() {
-		if n, err := io.CopyBuffer(io.Discard, io.LimitReader(peer, size), make([]byte, 10_000)); n != size {
-			t.Error(n, err)
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		const size = 32 << 20
+		var group sync.WaitGroup
+		defer group.Wait()
+		group.Go(func() {
+			if n, err := io.CopyBuffer(io.Discard, io.LimitReader(peer, size), make([]byte, 10_000)); n != size {
+				t.Error(n, err)
+			}
+			peer.Write([]byte("ok"))
+		})
+		c.ReadBefore(Now().Add(20 * time.Second))
+		if err := c.WriteAwait(make([]byte, size)); err != nil {
+			t.Fatal(err)
 		}
-		peer.Write([]byte("ok"))
+		buf := make([]byte, 8)
+		if n, err := c.Read(buf); err != nil || string(buf[:n]) != "ok" {
+			t.Fatal(n, err)
+		}
 	})
-	c.ReadBefore(Now().Add(20 * time.Second))
-	if err := c.WriteAwait(make([]byte, size)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 8)
-	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "ok" {
-		t.Fatal(n, err)
-	}
 }
 
 func TestWriteAwaitFails(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t)
-	c.ReadBefore(Now().Add(30 * time.Millisecond))
-	if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("got %v", err)
-	}
-	c.ReadBefore(Now().Add(20 * time.Second))
-	timer := time.AfterFunc(20*time.Millisecond, c.Interrupt)
-	defer timer.Stop()
-	if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, ErrInterrupted) {
-		t.Fatalf("got %v", err)
-	}
-	peer.SetLinger(0)
-	peer.Close()
-	for { // the reset may come with the first write or the next
-		if err := c.WriteAwait([]byte("x")); err != nil {
-			break
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, peer := pair(t, open)
+		c.ReadBefore(Now().Add(30 * time.Millisecond))
+		if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("got %v", err)
 		}
-		if _, err := c.Read(make([]byte, 1)); err != nil {
-			break
+		c.ReadBefore(Now().Add(20 * time.Second))
+		timer := time.AfterFunc(20*time.Millisecond, c.Interrupt)
+		defer timer.Stop()
+		if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, ErrInterrupted) {
+			t.Fatalf("got %v", err)
 		}
-	}
+		peer.SetLinger(0)
+		peer.Close()
+		for { // the reset may come with the first write or the next
+			if err := c.WriteAwait([]byte("x")); err != nil {
+				break
+			}
+			if _, err := c.Read(make([]byte, 1)); err != nil {
+				break
+			}
+		}
+	})
 }
 
 func TestShutdownWakesEverybody(t *testing.T) {
 	t.Parallel()
-	c, _ := pair(t)
-	h := &answering{c: c}
-	done := make(chan error, 1)
-	go func() { done <- c.Loop(h) }()
-	c.Shutdown()
-	if err := <-done; err == nil {
-		t.Fatal("the loop should end")
-	}
-	if _, err := c.Write([]byte("x")); err == nil {
-		t.Fatal("a write should fail")
-	}
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		c, _ := pair(t, open)
+		h := &answering{c: c}
+		done := make(chan error, 1)
+		go func() { done <- c.Loop(h) }()
+		c.Shutdown()
+		if err := <-done; err == nil {
+			t.Fatal("the loop should end")
+		}
+		if _, err := c.Write([]byte("x")); err == nil {
+			t.Fatal("a write should fail")
+		}
+	})
 }

@@ -1,13 +1,16 @@
 // Package poll is the I/O boundary that both doors stand on: a Conn is a stream connection whose owner is one ordinary
 // goroutine (one reader and one writer at a time), with deadlines that cost nothing while they are not needed.
 //
-// A Conn is a net.Conn, so TLS, tunnels and the MySQL wire can stand on it. On Linux, over a TCP or Unix socket, it adds
-// two things to the net package's own connection:
+// A Conn is a net.Conn, so TLS, tunnels and the MySQL wire can stand on it. There are two kinds, which behave alike:
 //
-//   - The system call is made without telling the scheduler (it cannot block: the socket is non-blocking).
-//   - A connection can be waited on without holding a buffer (Await), and asked whether it is still open (Alive).
+//   - New leaves the connection with the runtime's poller. On Linux, over a TCP or Unix socket, system calls are made without telling the
+//     scheduler (they cannot block), and Loop and WriteAwait spare the tries to read that end in nothing.
+//   - Adopt takes the socket over to a poller of our own (loop), on Linux. It knows of each socket whether there is something to
+//     receive, so nothing is tried in vain, and an idle connection can be without a goroutine (ServedBy) and be asked without a system
+//     call whether it is still open (Quiet).
 //
-// It refuses to buffer: bytes go straight between the caller's slice and the kernel. It starts no goroutine.
+// It refuses to buffer: bytes go straight between the caller's slice and the kernel. Its goroutines are those of the loop; they end
+// with the last adopted connection.
 package poll
 
 import (
@@ -55,6 +58,9 @@ func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 // Time gives the wall clock's idea of the moment.
 func (i Instant) Time() time.Time { return start.Add(time.Duration(i) - time.Second) }
 
+// InstantOf gives the moment of a wall clock's reading.
+func InstantOf(t time.Time) Instant { return max(1, Instant(t.Sub(start))+Instant(time.Second)) }
+
 // Earlier gives the earlier of two moments, of which zero is never.
 func Earlier(a, b Instant) Instant {
 	if a == 0 || (b != 0 && b < a) {
@@ -66,6 +72,7 @@ func Earlier(a, b Instant) Instant {
 // Conn is a stream connection. One goroutine may read while another writes; Interrupt and Close may come from any.
 type Conn struct {
 	net.Conn
+	own *socket         // nil: not on the own poller
 	raw syscall.RawConn // nil: every call goes to Conn as it is
 
 	// Reading. Owned by the reading goroutine.
@@ -117,23 +124,34 @@ func New(c net.Conn) *Conn {
 // ReadBefore bounds all following reads: they fail with os.ErrDeadlineExceeded after t. Zero means never. It sets no
 // timer: a timer that is armed for an earlier moment is left alone and set right when it fires, so a busy connection sets
 // one about once in its idle timeout and not once a request.
-func (c *Conn) ReadBefore(t Instant) { c.bounded, c.armedNow = t, false }
+func (c *Conn) ReadBefore(t Instant) {
+	if s := c.own; s != nil {
+		s.bounded, s.fresh = t, false
+		return
+	}
+	c.bounded, c.armedNow = t, false
+}
 
 // ReadBeforeSince is ReadBefore for a caller that has just read the clock: it saves another reading.
 func (c *Conn) ReadBeforeSince(now, t Instant) {
+	if s := c.own; s != nil {
+		s.bounded, s.fresh = t, true
+		s.arm(now)
+		return
+	}
 	c.bounded, c.armedNow = t, true
 	c.arm(now, t)
 }
 
 // SetReadDeadline bounds reads as net.Conn's does.
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.own != nil {
+		return c.own.SetReadDeadline(t)
+	}
 	if t.IsZero() {
 		c.bounded = 0
 	} else {
-		c.bounded = Instant(t.Sub(start)) + Instant(time.Second)
-		if c.bounded <= 0 {
-			c.bounded = 1
-		}
+		c.bounded = InstantOf(t)
 	}
 	c.armed = c.bounded
 	return c.Conn.SetReadDeadline(t)
@@ -149,10 +167,20 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // WritePatience bounds how long the peer may refuse bytes in one Write; zero is for ever. Writes that the kernel takes at
 // once never set a timer.
-func (c *Conn) WritePatience(d time.Duration) { c.patience = d }
+func (c *Conn) WritePatience(d time.Duration) {
+	if c.own != nil {
+		c.own.patience = d
+		return
+	}
+	c.patience = d
+}
 
 // Interrupt makes the present or next Read or Await fail with ErrInterrupted, once.
 func (c *Conn) Interrupt() {
+	if c.own != nil {
+		c.own.interrupt()
+		return
+	}
 	c.interrupt.Store(true)
 	c.expire()
 }
@@ -180,6 +208,9 @@ func (c *Conn) arm(now, want Instant) {
 
 // Read reads what there is, waiting for the first byte.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.own != nil {
+		return c.own.Read(p)
+	}
 	if c.raw == nil {
 		return c.plainRead(p)
 	}
@@ -196,8 +227,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, inError
 }
 
-// Await waits until there is something to read, without reading it. Where that cannot be known it returns at once.
+// Await waits until there is something to read, without reading it. Where that cannot be known it returns at once; on the
+// own poller also after a read that filled its slice, or when what woke it was read meanwhile: a Read then waits.
 func (c *Conn) Await() error {
+	if c.own != nil {
+		return c.own.await()
+	}
 	if c.raw == nil {
 		return nil
 	}
@@ -209,6 +244,9 @@ func (c *Conn) Await() error {
 // earlier wake-ups when a wait begins. Here the wait begins, in the poller's eyes, before the first byte is written,
 // so nothing that comes in answer can be missed. Nobody else may write meanwhile.
 func (c *Conn) WriteAwait(p []byte) error {
+	if c.own != nil {
+		return c.own.writeAwait(p)
+	}
 	if c.raw == nil {
 		_, err := c.Write(p)
 		return err
@@ -248,6 +286,9 @@ type Handler interface {
 // One thing would be missed: an end of file that came in one wake-up with data. So the first second of a wait is cut, and
 // one try made; only a peer that half-closes notices.
 func (c *Conn) Loop(h Handler) error {
+	if c.own != nil {
+		return c.own.run(h)
+	}
 	c.loop = h
 	if c.takeOnce == nil {
 		c.takeOnce = c.tryTake
@@ -280,7 +321,33 @@ func (c *Conn) Loop(h Handler) error {
 }
 
 // CanLoop says whether Loop works on this connection.
-func (c *Conn) CanLoop() bool { return c.raw != nil }
+func (c *Conn) CanLoop() bool { return c.raw != nil || c.own != nil }
+
+// ErrDetached is returned by Loop when the connection was left to its Server: the caller has lost it, and may not even look at it.
+var ErrDetached = errors.New("detached")
+
+// Socket is what a Conn on the own poller stands on: its Conn.Conn.
+type Socket interface {
+	net.Conn
+	syscall.Conn
+	onLoop()
+}
+
+// Server serves a connection that no goroutine waits for.
+type Server interface {
+	// Resume is called, in some goroutine, when there is something to read or to be told. It is to call Loop.
+	Resume()
+}
+
+// ServedBy makes Loop return ErrDetached where it would wait, on the own poller: an idle connection costs no goroutine. It
+// says false where that cannot be.
+func (c *Conn) ServedBy(s Server) bool {
+	if c.own == nil {
+		return false
+	}
+	c.own.server = s
+	return true
+}
 
 // wait runs once under the poller until it says true, a bound passes, or Interrupt comes. once must try before it says
 // false the first time: the poller forgets earlier wake-ups when a wait begins.
@@ -331,7 +398,13 @@ func (c *Conn) interrupted() bool {
 }
 
 // Uninterrupt takes back an Interrupt that no read has seen.
-func (c *Conn) Uninterrupt() { c.interrupted() }
+func (c *Conn) Uninterrupt() {
+	if c.own != nil {
+		c.own.uninterrupt()
+		return
+	}
+	c.interrupted()
+}
 
 func (c *Conn) plainRead(p []byte) (int, error) {
 	for {
@@ -354,6 +427,9 @@ func (c *Conn) plainRead(p []byte) (int, error) {
 
 // Write writes all of p.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.own != nil {
+		return c.own.Write(p)
+	}
 	if c.raw == nil {
 		if c.patience > 0 {
 			_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
@@ -379,9 +455,31 @@ func (c *Conn) Write(p []byte) (int, error) {
 // Shutdown ends the connection in both directions, from any goroutine and without waiting for anybody. Close must still
 // follow.
 func (c *Conn) Shutdown() {
+	if c.own != nil {
+		_ = c.own.shutdownBoth()
+		return
+	}
 	if !c.shutdown() {
 		_ = c.Conn.Close()
 	}
+}
+
+// Alive says whether the connection is open and silent, as an idle connection must be: false when the peer has closed it
+// or has sent something that nobody asked for. The kernel is asked.
+func (c *Conn) Alive() bool {
+	if c.own != nil {
+		return c.own.alive(true)
+	}
+	return c.stillSilent()
+}
+
+// Quiet is Alive without asking the kernel where the poller knows: all but what came in the last moment, since the loop
+// looked.
+func (c *Conn) Quiet() bool {
+	if c.own != nil {
+		return c.own.alive(false)
+	}
+	return c.stillSilent()
 }
 
 // NetConn gives the connection underneath.

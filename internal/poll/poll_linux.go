@@ -149,9 +149,8 @@ func (c *Conn) shutdown() bool {
 	return c.raw != nil && c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) == nil
 }
 
-// Alive says whether the connection is open and silent, as an idle connection must be: false when the peer has closed it
-// or has sent something that nobody asked for.
-func (c *Conn) Alive() bool {
+// stillSilent does Alive's work.
+func (c *Conn) stillSilent() bool {
 	if c.raw == nil {
 		return true
 	}

@@ -2,6 +2,11 @@
 
 package poll
 
+import (
+	"net"
+	"time"
+)
+
 const rawSupported = false
 
 func (c *Conn) tryRead(uintptr) bool  { return true }
@@ -10,8 +15,29 @@ func (c *Conn) tryWrite(uintptr) bool { return true }
 func (c *Conn) tryAsk(uintptr) bool   { return true }
 func (c *Conn) tryTake(uintptr) bool  { return true }
 
-// Alive says whether the connection is open and silent; here it cannot be asked and is taken to be.
-func (c *Conn) Alive() bool { return true }
+// stillSilent cannot be asked here, and is taken to be so.
+func (c *Conn) stillSilent() bool { return true }
 
 func (c *Conn) shutdown() bool  { return false }
 func (c *Conn) tryLook(uintptr) {}
+
+// Adopt is New here.
+func Adopt(c net.Conn) *Conn { return New(c) }
+
+// socket is of the own poller, which does not exist here.
+type socket struct {
+	net.Conn
+	bounded  Instant
+	fresh    bool
+	patience time.Duration
+	server   Server
+}
+
+func (*socket) arm(Instant)             {}
+func (*socket) interrupt()              {}
+func (*socket) uninterrupt()            {}
+func (*socket) await() error            { return nil }
+func (*socket) writeAwait([]byte) error { return nil }
+func (*socket) run(Handler) error       { return nil }
+func (*socket) shutdownBoth() error     { return nil }
+func (*socket) alive(bool) bool         { return true }

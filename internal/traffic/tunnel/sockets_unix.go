@@ -88,6 +88,8 @@ func socket(c net.Conn) syscall.RawConn {
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
 		raw, err = c.SyscallConn()
+	case poll.Socket:
+		raw, err = c.SyscallConn()
 	}
 	if err != nil {
 		return nil

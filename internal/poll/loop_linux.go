@@ -1,0 +1,291 @@
+package poll
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+)
+
+// loop is the own poller: an epoll instance for the sockets that were adopted, and one goroutine that asks it. The epoll
+// instance is itself registered with the runtime's poller, so that the goroutine waits there as any other does and no thread is
+// blocked. There is one in a process, as long as there is a socket to look after.
+//
+// Sockets that have an owner waiting are told (raise). Those that nobody waits for, because their owner has detached itself,
+// get a goroutine. Most of them need none of their own: one that has just finished with its own socket takes the next
+// (take), which saves falling asleep and waking up, and runs on a stack that is still in the cache. What is left after all
+// others had their turn gets new ones.
+type loop struct {
+	epfd   int
+	file   *os.File // epfd, for the runtime's poller
+	events [128]syscall.EpollEvent
+
+	mu      sync.Mutex // guards what follows; it is a leaf
+	ready   []*socket  // detached sockets with something to do, the oldest at head
+	head    int
+	resting []*worker // the last one was the last to work
+	stopped bool
+}
+
+// worker is a goroutine that serves detached sockets.
+type worker struct {
+	parker
+	socket *socket // what it was woken for; nil ends it
+}
+
+// restingMax bounds the workers that are kept for the next burst.
+const restingMax = 128
+
+var (
+	loopMu      sync.Mutex
+	theLoop     *loop // nil while there are no sockets
+	loopSockets int
+	generations uint32
+)
+
+// The sockets by their descriptors. The loop finds a socket here and not by a pointer in the event: an event may be
+// older than the end of its socket.
+const slotsBits = 10
+
+type slots [1 << slotsBits]atomic.Pointer[socket]
+
+var (
+	slotTable [4 << 10]atomic.Pointer[slots] // for four million descriptors
+	slotMu    sync.Mutex
+)
+
+// slot gives the place of a descriptor; nil when it is beyond the table.
+func slot(fd int) *atomic.Pointer[socket] {
+	if fd>>slotsBits >= len(slotTable) {
+		return nil
+	}
+	at := &slotTable[fd>>slotsBits]
+	s := at.Load()
+	if s == nil {
+		slotMu.Lock()
+		if s = at.Load(); s == nil {
+			s = new(slots)
+			at.Store(s)
+		}
+		slotMu.Unlock()
+	}
+	return &s[fd&(1<<slotsBits-1)]
+}
+
+const epollET = 1 << 31
+
+// register puts a socket under the loop, which is started for the first one.
+func register(s *socket) error {
+	place := slot(s.fd)
+	if place == nil {
+		return syscall.EMFILE
+	}
+	loopMu.Lock()
+	defer loopMu.Unlock()
+	if theLoop == nil {
+		l, err := startLoop()
+		if err != nil {
+			return err
+		}
+		theLoop = l
+	}
+	generations++
+	s.loop, s.generation = theLoop, generations
+	place.Store(s)
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | epollET, Fd: int32(s.fd), Pad: int32(s.generation)}
+	if err := syscall.EpollCtl(theLoop.epfd, syscall.EPOLL_CTL_ADD, s.fd, &event); err != nil {
+		place.Store(nil)
+		if loopSockets == 0 {
+			stopLoop()
+		}
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	loopSockets++
+	return nil
+}
+
+// unregister closes the descriptor of a socket that nobody uses any more. Closing takes it out of epoll too.
+func unregister(s *socket) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	slot(s.fd).Store(nil) // before the number can be given to another
+	_ = syscall.Close(s.fd)
+	loopMu.Lock()
+	defer loopMu.Unlock()
+	if loopSockets--; loopSockets == 0 {
+		stopLoop()
+	}
+}
+
+func startLoop() (*loop, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil { // or the runtime's poller would not take it
+		syscall.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l := &loop{epfd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		l.file.Close()
+		return nil, err
+	}
+	go func() { // ends when stopLoop closes the file
+		// One wait of the runtime's poller for ever: no wake-up between two turns is forgotten.
+		_ = raw.Read(func(uintptr) bool { l.turn(); return false })
+	}()
+	return l, nil
+}
+
+func stopLoop() {
+	l := theLoop
+	theLoop = nil
+	l.file.Close()
+	l.mu.Lock()
+	resting := l.resting
+	l.resting, l.stopped = nil, true
+	l.mu.Unlock()
+	for _, w := range resting {
+		w.wake()
+	}
+}
+
+// turn hands out all events that are there.
+func (l *loop) turn() {
+	for {
+		n := l.poll()
+		woken := 0
+		for i := range l.events[:n] {
+			e := &l.events[i]
+			s := slot(int(e.Fd)).Load()
+			if s == nil || int32(s.generation) != e.Pad {
+				continue
+			}
+			woken += s.raise(bitsOf(e.Events), l)
+		}
+		if woken > 0 && l.waiting() {
+			runtime.Gosched() // those that were woken take most of what is ready
+		}
+		for s := l.take(); s != nil; s = l.take() {
+			l.start(s)
+		}
+		if n < len(l.events) {
+			return
+		}
+	}
+}
+
+// bitsOf translates an event.
+func bitsOf(events uint32) uint32 {
+	bits := uint32(0)
+	if events&(syscall.EPOLLIN|syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+		bits |= readable
+	}
+	if events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+		bits |= ended
+	}
+	if events&(syscall.EPOLLOUT|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+		bits |= writable
+	}
+	return bits
+}
+
+// poll asks epoll without waiting.
+func (l *loop) poll() int {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(n)
+		case syscall.EINTR:
+		default: // the loop is being stopped
+			return 0
+		}
+	}
+}
+
+// start gives a detached socket a worker.
+func (l *loop) start(s *socket) {
+	l.mu.Lock()
+	n := len(l.resting)
+	if n == 0 {
+		l.mu.Unlock()
+		go l.work(s)
+		return
+	}
+	w := l.resting[n-1]
+	l.resting[n-1] = nil
+	l.resting = l.resting[:n-1]
+	l.mu.Unlock()
+	w.socket = s
+	w.wake()
+}
+
+// work serves detached sockets. It runs in a goroutine of its own, which ends when there is nothing to do and enough others rest, and
+// with the loop.
+func (l *loop) work(s *socket) {
+	var w *worker
+	for {
+		for s != nil {
+			s.server.Resume()
+			s = l.take()
+		}
+		if w == nil {
+			w = new(worker)
+			w.init()
+		}
+		if !l.rest(w) {
+			return
+		}
+		s, w.socket = w.socket, nil
+		if s == nil {
+			return
+		}
+	}
+}
+
+// rest waits until the worker has something to do. It says false when it is not needed.
+func (l *loop) rest(w *worker) bool {
+	l.mu.Lock()
+	if l.stopped || len(l.resting) >= restingMax {
+		l.mu.Unlock()
+		return false
+	}
+	l.resting = append(l.resting, w)
+	l.mu.Unlock()
+	w.sleep()
+	return true
+}
+
+// put queues a detached socket.
+func (l *loop) put(s *socket) {
+	l.mu.Lock()
+	l.ready = append(l.ready, s)
+	l.mu.Unlock()
+}
+
+// take takes the oldest queued socket; nil when there is none.
+func (l *loop) take() *socket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.head == len(l.ready) {
+		return nil
+	}
+	s := l.ready[l.head]
+	l.ready[l.head] = nil
+	if l.head++; l.head == len(l.ready) {
+		l.ready, l.head = l.ready[:0], 0
+	}
+	return s
+}
+
+func (l *loop) waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head < len(l.ready)
+}
