@@ -369,6 +369,9 @@ func (k *checker) database(path string, d *Database) {
 	if d.ProxyProtocol.On() && d.Pool.Share != "session" {
 		k.problem(join(path, "proxy_protocol"), "a connection tells one client's address, but with pool.share: %s it serves many (accepted: with pool.share: session)", d.Pool.Share)
 	}
+	if d.ProxyProtocol.On() && d.Pool.MinIdle > 0 {
+		k.problem(join(path, "pool.min_idle"), "a connection with proxy_protocol is one client's, and cannot be opened before it comes (accepted: 0)")
+	}
 }
 
 // group judges the instances of a shard.

@@ -305,6 +305,7 @@ type Database struct {
 	CheckInterval Duration    `yaml:"check_interval" default:"1s" doc:"How often each instance is asked for its role, lag and health."`
 
 	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol" enum:"off,v1,v2" default:"off" doc:"Each connection to an instance begins with a PROXY protocol header that tells the client's address. Needs pool.share: session."`
+	Compression   string        `yaml:"compression" enum:"off,zlib,zstd" default:"off" doc:"Compression of what goes to the instances and comes from them. MariaDB knows zlib, MySQL 8 both. Clients compress or not as they like, whatever stands here."`
 }
 
 // ReadFrom says which instances of a group take reads.

@@ -43,7 +43,7 @@ const (
 // the instance does or how it answers, so the instance's connection must be opened with just what the client chose.
 const (
 	Offered = LongPassword | LongFlag | ConnectWithDatabase | Protocol41 | Transactions | SecureConnection | PluginAuth |
-		ConnectAttributes | PluginAuthLenenc | ODBC | IgnoreSigpipe | Relayed
+		ConnectAttributes | PluginAuthLenenc | ODBC | IgnoreSigpipe | Compress | CompressZstd | Relayed
 	Relayed = FoundRows | LocalFiles | IgnoreSpace | Interactive | MultiStatements | MultiResults | PrepareMultiResults | Framing
 	// Framing are those that change the form of answers: bytes can be passed on only when both sides agree on them.
 	Framing = SessionTrack | DeprecateEOF

@@ -96,6 +96,7 @@ type SignIn struct {
 	Database     []byte // view; empty when none is named
 	Plugin       []byte // view; empty when the client knows no plugins, which means mysql_native_password
 	Attributes   []byte // view; key and value pairs, undecoded
+	ZstdLevel    uint8  // the compression level that the client would like; 0 when not sent
 }
 
 // signInFixed is the length of the part that a TLS request consists of.
@@ -139,6 +140,9 @@ func (s *SignIn) Decode(payload []byte) error {
 	if s.Capabilities.Has(ConnectAttributes) && len(r.b) > 0 {
 		s.Attributes = r.lenencBytes()
 	}
+	if s.Capabilities.Has(CompressZstd) && len(r.b) > 0 {
+		s.ZstdLevel = r.uint8()
+	}
 	if r.failed {
 		return malformed("sign-in cut short")
 	}
@@ -177,6 +181,9 @@ func (s *SignIn) AppendTo(dst []byte) []byte {
 	}
 	if s.Capabilities.Has(ConnectAttributes) {
 		dst = AppendLenencString(dst, s.Attributes)
+	}
+	if s.Capabilities.Has(CompressZstd) {
+		dst = append(dst, s.ZstdLevel)
 	}
 	return dst
 }

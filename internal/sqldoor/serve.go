@@ -377,6 +377,8 @@ func (s *session) answer() error {
 func (s *session) file() error {
 	st, r := &s.st, &s.response
 	var lost error
+	s.client.Number(r.Sequence)
+	defer s.client.Uncounted()
 	for sequence := r.Sequence; ; {
 		m := mysql.Message{Sequence: sequence}
 		for done := false; !done; {

@@ -107,7 +107,11 @@ func (s *session) signIn() bool {
 	if s.serving.draining.Load() {
 		return s.turnAway(a.seq, errorShutdown)
 	}
-	return s.sendOK(a.seq)
+	if !s.sendOK(a.seq) {
+		return false
+	}
+	s.client.Compress(mysql.CompressionOf(s.capabilities), false)
+	return true
 }
 
 // enter makes the session the consumer's, in a database ("" for none), and connects to its instance: a client should

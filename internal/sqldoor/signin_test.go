@@ -96,7 +96,7 @@ func TestSignIn(t *testing.T) {
 		if v := value[string](t, fast.one("app:apple", "shop"), "SELECT VERSION()"); !strings.Contains(greetingOf(t, fast.Addr).Version, v) {
 			t.Errorf("greeting says %q, instance %q", greetingOf(t, fast.Addr).Version, v)
 		}
-		if c := greetingOf(t, fast.Addr).Capabilities; !c.Has(mysql.TLS|mysql.Framing|mysql.LongPassword) || c&(mysql.Compress|mysql.OptionalMetadata|mysql.QueryAttributes) != 0 {
+		if c := greetingOf(t, fast.Addr).Capabilities; !c.Has(mysql.TLS|mysql.Framing|mysql.LongPassword) || c&(mysql.OptionalMetadata|mysql.QueryAttributes|mysql.ExpiredPasswords) != 0 {
 			t.Errorf("capabilities %s", c)
 		}
 	})

@@ -168,6 +168,8 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 			Password: string(from.Login.Password),
 			Connect:  time.Duration(from.Timeouts.Connect),
 			Proxy:    proxyproto.ParseVersion(string(from.ProxyProtocol)),
+
+			Compression: mysql.ParseCompression(from.Compression),
 		}
 		if base != nil {
 			settings.TLS = tlsconfig.ForAddress(base, address)
@@ -190,7 +192,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 // settingsIdentity stands for all that a connection's sign-in depends on, without showing the password.
 func settingsIdentity(d *config.Database) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q", d.Login.User, string(d.Login.Password), d.ProxyProtocol)
+	fmt.Fprintf(h, "%q %q %q %q", d.Login.User, string(d.Login.Password), d.ProxyProtocol, d.Compression)
 	if t := d.TLS; t != nil {
 		fmt.Fprintf(h, " %q %q %q %q %v", t.CA, t.Cert, t.Key, t.ServerName, t.InsecureSkipVerify)
 	}

@@ -30,7 +30,8 @@ type Settings struct {
 	User, Password string
 	TLS            *tls.Config        // nil means plain text; a ServerName must be set
 	Proxy          proxyproto.Version // of the header with which each connection begins
-	Connect        time.Duration      // until the session stands; 0 means no bound but the context's
+	Compression    mysql.Compression
+	Connect        time.Duration // until the session stands; 0 means no bound but the context's
 }
 
 // Session is what a connection is opened for.
@@ -178,6 +179,13 @@ func (c *Conn) signIn(address string, s *Settings, want Session, facts *Facts) e
 	if answer.Collation == 0 {
 		answer.Collation = utf8mb4
 	}
+	if asked := s.Compression.Capability(); asked != 0 {
+		if !g.Capabilities.Has(asked) {
+			return fmt.Errorf("the instance offers no %s compression, which the config asks for", s.Compression)
+		}
+		answer.Capabilities |= asked
+		answer.ZstdLevel = zstdLevel
+	}
 	if want.Schema != "" {
 		answer.Capabilities |= mysql.ConnectWithDatabase & g.Capabilities
 		answer.Database = []byte(want.Schema)
@@ -210,8 +218,15 @@ func (c *Conn) signIn(address string, s *Settings, want Session, facts *Facts) e
 	if err := c.WriteMessage(seq, answer.AppendTo); err != nil {
 		return err
 	}
-	return a.finish(seq + 1)
+	if err := a.finish(seq + 1); err != nil {
+		return err
+	}
+	c.Compress(s.Compression, true)
+	return nil
 }
+
+// zstdLevel is the level at which an instance is asked to compress: MySQL's default.
+const zstdLevel = 3
 
 // refusal is the error of an ERR packet.
 func refusal(payload []byte) error {

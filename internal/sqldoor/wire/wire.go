@@ -32,8 +32,10 @@ const outKept = 64
 // Conn is one end of a MySQL connection. Make it with New.
 type Conn struct {
 	poll   *poll.Conn
-	stream io.ReadWriter // poll, or TLS over it
+	stream io.ReadWriter // poll, or TLS over it, or envelopes over either
 	tls    *tls.Conn     // nil without TLS
+
+	envelopes *envelopes // stream, with compression; nil without it
 
 	buf  []byte // nil while idle
 	r, w int    // unread bytes are buf[r:w]
@@ -112,7 +114,7 @@ func (c *Conn) WritePatience(d time.Duration) { c.poll.WritePatience(d) }
 func (c *Conn) Interrupt() { c.poll.Interrupt() }
 
 // Alive says that the connection is open and silent, as one that nobody waits on must be.
-func (c *Conn) Alive() bool { return c.r == c.w && c.poll.Alive() }
+func (c *Conn) Alive() bool { return c.r == c.w && !c.envelopes.pending() && c.poll.Alive() }
 
 // PeerGone says that the peer has certainly closed the connection. It looks without taking anything.
 func (c *Conn) PeerGone() bool { return peerGone(c.poll.NetConn()) }
@@ -135,6 +137,9 @@ func (c *Conn) Release() {
 		poll.Put(c.buf) // leaves the idle buffer alone: it has another capacity
 		c.buf, c.r, c.w, c.full = nil, 0, 0, false
 	}
+	if c.envelopes != nil && c.r == c.w {
+		c.envelopes.release()
+	}
 }
 
 // Await waits until there is something to read. It holds no buffer meanwhile, or a small one under TLS, which cannot be
@@ -144,6 +149,9 @@ func (c *Conn) Await() error {
 		return nil
 	}
 	c.Release()
+	if c.envelopes.pending() {
+		return c.Fill()
+	}
 	if c.tls == nil {
 		return c.poll.Await()
 	}
