@@ -35,7 +35,7 @@ databases:
   shop:
     login: {user: gate, password: secret}
     check_interval: 100ms
-    shards: {s0: {primary: %q, replicas: [%q, %q]}}
+    shards: {s0: {primary: %q, replicas: [%q, %q], schema: shop}}
 %s
 consumers:
   app: {mysql: {password: apple}}
@@ -582,4 +582,43 @@ func TestReplicasInRotation(t *testing.T) {
 	f.reload(strings.ReplaceAll(f.config("    read_from: replicas\n    max_lag: 700ms"), "100ms", "101ms"))
 	f.DBs[1].Exec(t, "KILL USER gate")
 	f.shows(t, 1, "replica", "lag by position: the login may not see the replication status")
+}
+
+// A database that had one instance gets replicas: open transactions do not notice.
+func TestReplicasAreAdded(t *testing.T) {
+	t.Parallel()
+	f, _ := fleetOf(t, "    failover_wait: 0s", false)
+	alone := strings.Replace(f.config("    failover_wait: 0s"), fmt.Sprintf(", replicas: [%q, %q]", f.addresses[1], f.addresses[2]), "", 1)
+	f.reload(strings.Replace(alone, "  shop:", "  lone:", 1)) // another name: nothing is known of it yet
+	db := f.one("app:apple", "lone")
+	lone := func() *database { return f.tables.Load().databases["lone"] }
+	tx, err := db.Begin()
+	if err == nil {
+		_, err = tx.Exec("INSERT INTO shop.t (name) VALUES ('open')")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.reload(strings.Replace(f.config("    failover_wait: 0s"), "  shop:", "  lone:", 1))
+	for range 3 {
+		if _, err := tx.Exec("INSERT INTO shop.t (name) VALUES ('open')"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("INSERT INTO shop.t (name) VALUES ('waits for the first checks')"); err != nil {
+		t.Error(err)
+	}
+	if !lone().keeper.decided() {
+		t.Error("it did not wait")
+	}
+	f.reload(strings.Replace(alone, "  shop:", "  lone:", 1))
+	if _, err := db.Exec("INSERT INTO shop.t (name) VALUES ('alone again')"); err != nil {
+		t.Error(err)
+	}
+	if n := value[int](t, f.DBs[0].Open(t, "root", "shop"), "SELECT COUNT(*) FROM t"); n != 6 {
+		t.Errorf("%d rows", n)
+	}
 }

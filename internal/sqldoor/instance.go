@@ -99,15 +99,22 @@ func (d *database) primary(dead <-chan struct{}, until poll.Instant) (*instance,
 	}
 }
 
+// firstChecks is how long the first checks of a group may take: whatever failover_wait is, statements wait for them.
+const firstChecks = 2 * time.Second
+
 // patience is until when a statement that began at a moment may wait for a primary; 0: it may not.
 func (d *database) patience(begun poll.Instant) poll.Instant {
-	if d.failoverWait <= 0 {
+	wait := d.failoverWait
+	if len(d.instances) > 1 && !d.keeper.decided() {
+		wait = max(wait, firstChecks)
+	}
+	if wait <= 0 {
 		return 0
 	}
 	if begun == 0 {
 		begun = poll.Now()
 	}
-	return begun.Add(d.failoverWait)
+	return begun.Add(wait)
 }
 
 // replica leases an instance for a read, as read_from says: by the balancer among the replicas in rotation (fresh and following the primary), or
@@ -183,14 +190,15 @@ func (d *database) has(home string) bool {
 	return false
 }
 
-// deposed says that the connection was taken from the primary, which is that no more: nothing may be written through it.
+// deposed says that the connection was taken from the primary, which is that no more: nothing may be written through it. Until a new group has decided for
+// the first time, its primary is what it was as the only instance.
 func (l *link) deposed(d *database) bool {
-	return l.role == classPrimary && d.has(l.home) && !d.still(l.in, classPrimary)
+	return l.role == classPrimary && !d.still(l.in, classPrimary) && d.has(l.home) && d.keeper.decided()
 }
 
-// dethroned is for a statement of a session that has a connection to what was the primary. A transaction is over: leaving the connection rolls it back. With
-// other state on the connection the session is over too.
-func (s *session) dethroned(d *database) error {
+// dethroned takes the connection to what was the primary from the session. A transaction is over: the instance rolls it back. With other state on the connection
+// the session is over too. Without an error the statement goes on, to the new primary.
+func (s *session) dethroned() error {
 	lost := s.inTransaction()
 	others := s.pins.set&^(1<<pinTransaction) != 0
 	s.unlink(upstream.Outcome{Ignored: true})
@@ -200,11 +208,7 @@ func (s *session) dethroned(d *database) error {
 	case lost:
 		return &errorDethroned
 	}
-	_, schema, err := s.target()
-	if err != nil {
-		return err
-	}
-	return s.take(d, schema)
+	return nil
 }
 
 // failedToConnect reports what a session met, so that the group need not wait for the next check to notice. It says whether it is worth to ask

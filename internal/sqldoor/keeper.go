@@ -152,6 +152,12 @@ func (k *keeper) suspect(d *database, in *instance, err error) {
 	in.endpoint.Check()
 }
 
+// decided says that all instances of the group have been asked at least once.
+func (k *keeper) decided() bool {
+	decision := k.decision.Load()
+	return decision != nil && decision.State != group.Starting
+}
+
 // why says why there is no primary.
 func (k *keeper) why(d *database) error {
 	decision := k.decision.Load()

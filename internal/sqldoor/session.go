@@ -275,7 +275,10 @@ func (s *session) ensure() error {
 	d, schema, err := s.target()
 	l := s.link
 	if l != nil && err == nil && l.deposed(d) {
-		return s.dethroned(d)
+		if err := s.dethroned(); err != nil {
+			return err
+		}
+		l = nil
 	}
 	if l != nil && (err != nil || !d.has(l.home)) {
 		switch {
