@@ -73,7 +73,7 @@ func FuzzHandshake(f *testing.F) {
 			}
 		}
 		var a, a2 AuthSwitch
-		if a.Decode(b) == nil {
+		if a.Decode(b) == nil && len(a.Nonce) != Ed25519NonceLen-1 { // with its NUL that would be the other kind of nonce
 			if err := a2.Decode(a.AppendTo(nil)); err != nil || !(a.Plugin == a2.Plugin && bytes.Equal(a.Nonce, a2.Nonce)) {
 				t.Errorf("switch %+v becomes %+v, %v", a, a2, err)
 			}

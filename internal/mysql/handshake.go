@@ -203,7 +203,8 @@ func (a *AuthSwitch) Decode(payload []byte) error {
 	}
 	*a = AuthSwitch{Plugin: string(r.textOrRest())}
 	a.Nonce = r.rest()
-	if n := len(a.Nonce); n > 0 && a.Nonce[n-1] == 0 {
+	// 32 bytes are those of client_ed25519: any of them may be zero, and no NUL follows.
+	if n := len(a.Nonce); n > 0 && n != Ed25519NonceLen && a.Nonce[n-1] == 0 {
 		a.Nonce = a.Nonce[:n-1]
 	}
 	return nil

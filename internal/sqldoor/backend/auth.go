@@ -26,14 +26,19 @@ func (a *authentication) first() ([]byte, error) {
 		return mysql.NativeScramble(a.password, a.nonce), nil
 	case mysql.CachingSHA2:
 		return mysql.SHA2Scramble(a.password, a.nonce), nil
+	case mysql.Ed25519:
+		if len(a.nonce) != mysql.Ed25519NonceLen {
+			return nil, fmt.Errorf("%w: %s with a nonce of %d bytes", mysql.ErrMalformed, a.plugin, len(a.nonce))
+		}
+		return mysql.Ed25519Sign(a.password, a.nonce), nil
 	case mysql.ClearPassword:
 		if !a.secure {
 			return nil, errors.New("the instance asks for the password in clear text, which is sent over TLS only")
 		}
 		return append([]byte(a.password), 0), nil
 	}
-	return nil, fmt.Errorf("the instance asks for authentication %q (known: %s, %s, and %s over TLS)",
-		a.plugin, mysql.NativePassword, mysql.CachingSHA2, mysql.ClearPassword)
+	return nil, fmt.Errorf("the instance asks for authentication %q (known: %s, %s, %s, and %s over TLS)",
+		a.plugin, mysql.NativePassword, mysql.CachingSHA2, mysql.Ed25519, mysql.ClearPassword)
 }
 
 // finish goes on until the server says OK or refuses. seq is the number of its next packet.
