@@ -98,12 +98,10 @@ func TestReadsBehind(t *testing.T) {
 
 	g.reload(splitConfig(servers.Addresses(), "read_from: nearest"))
 	g.rotated(t, 2)
-	seen := map[string]bool{}
-	for range 100 {
-		seen[ask(reader, "SELECT n FROM me")] = true
-	}
-	if len(seen) < 2 {
-		t.Errorf("nearest: only %v", seen)
+	for range 20 {
+		if to := g.went(t, 1, func() { ask(reader, "SELECT n FROM me") }); to != "replica" && to != "nearest" {
+			t.Errorf("nearest: %s", to)
+		}
 	}
 	g.reload(splitConfig(servers.Addresses(), "read_from: primary"))
 	g.rotated(t, 2)
@@ -346,7 +344,8 @@ func TestSplitAnswersAsOneServer(t *testing.T) {
 						both("INSERT INTO "+table+" (v) VALUES (?)", n)
 						both("SELECT COUNT(*), MAX(id) FROM "+table+" WHERE v = ?", n)
 					case 3:
-						if n > 20 { // these pin
+						if n > 20 { // these pin; after an aggregate over an empty table FOUND_ROWS() stays what it was before, on a server too
+							both("SELECT id FROM users LIMIT 2")
 							both([]string{"SELECT ROW_COUNT()", "SELECT FOUND_ROWS()", "SELECT SQL_CALC_FOUND_ROWS id FROM users LIMIT 1", "SELECT @@warning_count"}[random.IntN(4)])
 						}
 						both("INSERT INTO " + table + " (v) VALUES (9)")

@@ -303,3 +303,50 @@ func TestReads(whole *testing.T) {
 		}
 	})
 }
+
+func TestReadAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	servers, _ := split(t, "read_from: primary")
+	g := open(t, strings.ReplaceAll(splitConfig(servers.Addresses(), "read_from: replicas"), "100ms", "1s"))
+	g.rotated(t, 2)
+	r := connect(t, g, 0, "shop")
+	packet := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT name FROM users WHERE id = 1")
+	var answer mysql.Response
+	if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
+		t.Errorf("%v allocations for a read from a replica", n)
+	}
+	if _, first := r.ask(mysql.ComQuery, "UPDATE users SET name = 'ada' WHERE id = 1"); mysql.IsError(first) {
+		t.Fatalf("%q", first)
+	}
+	r.statement(packet, &answer) // waits for the replica
+	r.statement(packet, &answer) // for the other one
+	if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
+		t.Errorf("%v allocations for a read of what the session wrote", n)
+	}
+	if n := g.tables.Load().databases["shop"].keeper.went[replica].Load(); n < 1000 {
+		t.Errorf("%d reads went to replicas", n)
+	}
+}
+
+// What does a read cost that goes to a replica, and one that stays, beside one in a database without replicas?
+func BenchmarkSplit(b *testing.B) {
+	servers, g := split(b, "read_from: replicas")
+	alone := open(b, shop(servers.DBs[0].Addr))
+	packets := map[string]string{"replica": "SELECT name FROM users WHERE id = 1", "primary": "/* menshen: primary */ SELECT name FROM users WHERE id = 1"}
+	for _, way := range []struct {
+		name, packet string
+		g            *gate
+	}{{"alone", "replica", alone}, {"replica", "replica", g}, {"primary", "primary", g}} {
+		b.Run(way.name, func(b *testing.B) {
+			r := connect(b, way.g, 0, "shop")
+			packet := mysql.AppendCommand(nil, mysql.ComQuery, packets[way.packet])
+			var answer mysql.Response
+			b.ReportAllocs()
+			for b.Loop() {
+				r.statement(packet, &answer)
+			}
+		})
+	}
+}
