@@ -162,3 +162,32 @@ func TestSQLServerAndClientUnderstandEachOther(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+func TestSysbenchReportIsRead(t *testing.T) {
+	t.Parallel()
+	const out = `Latency histogram (values are in milliseconds)
+       value  ------------- distribution ------------- count
+       0.500 |****                                     40
+       1.500 |*****                                    50
+      12.984 |*                                        10
+ 
+SQL statistics:
+    queries performed:
+        total:                           1600
+    transactions:                        100    (99.68 per sec.)
+    queries:                             1600   (1599.86 per sec.)
+
+General statistics:
+    total time:                          1.0032s
+`
+	var v visit
+	if err := parseSysbench(out, &v); err != nil {
+		t.Fatal(err)
+	}
+	if want := (visit{requests: 1600, elapsed: 1003200 * time.Microsecond, p50: 1500 * time.Microsecond, p99: 12984 * time.Microsecond}); v != want {
+		t.Errorf("%+v, want %+v", v, want)
+	}
+	if err := parseSysbench("FATAL: unable to connect", &v); err == nil {
+		t.Error("no report, and no error")
+	}
+}

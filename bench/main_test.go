@@ -38,6 +38,7 @@ var roles = map[string]func(arguments []string) error{
 	"web-client": runWebClient,
 	"sql-server": runSQLServer,
 	"sql-client": runSQLClient,
+	"sql-idle":   runSQLIdle,
 }
 
 func TestMain(m *testing.M) {

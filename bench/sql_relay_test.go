@@ -33,12 +33,18 @@ func BenchmarkSQLPointSelect(b *testing.B) {
 	subjectCore, loadCore := cores(b)
 	db := testenv.MariaDB(b, "--max-connections=1000")
 	pin(b, db.PID, loadCore)
-	db.Exec(b,
+	db.Exec(b, benchSchema()...)
+	relay(b, "sql-point-select", db.Addr, db.PID, subjectCore, loadCore)
+}
+
+// benchSchema is the table of the scenarios with a real MariaDB, and their user.
+func benchSchema() []string {
+	return []string{
 		"create database bench", "use bench",
 		"create user 'bench'@'%' identified by 'bench'", "grant all on bench.* to 'bench'@'%'",
 		fmt.Sprintf("create table bench.t (id int primary key, c char(%d) not null)", column),
-		fmt.Sprintf("insert into bench.t select 1000000 + seq, repeat('v', %d) from seq_0_to_9999", column))
-	relay(b, "sql-point-select", db.Addr, db.PID, subjectCore, loadCore)
+		fmt.Sprintf("insert into bench.t select 1000000 + seq, repeat('v', %d) from seq_0_to_9999", column),
+	}
 }
 
 // relay measures all subjects in front of one server.
