@@ -70,6 +70,18 @@ func (g *gate) rotated(t testing.TB, replicas int) {
 // went gives where the statements of f went, in the order of destinations, parted by commas. There must be n of them.
 func (g *gate) went(t testing.TB, n int, f func()) string {
 	t.Helper()
+	testenv.Eventually(t, 5*time.Second, func() error { // what was answered before is counted
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for sv := range g.serving {
+			for s := range sv.sessions {
+				if s.waiting.Load() != 0 {
+					return fmt.Errorf("session %d is busy", s.id)
+				}
+			}
+		}
+		return nil
+	})
 	k := g.tables.Load().databases["shop"].keeper
 	var before [destinationCount]uint64
 	for i := range before {
