@@ -147,6 +147,7 @@ func echoServer(t testing.TB) (address string) {
 			return
 		}
 		defer c.CloseNow()
+		c.SetReadLimit(1 << 20)
 		for {
 			kind, message, err := c.Read(context.Background())
 			if err != nil || c.Write(context.Background(), kind, message) != nil {
