@@ -388,7 +388,7 @@ func (r *Request) settleHost() *Error {
 
 // validHost says whether b is a host with an optional port: a name or IPv4 address of unreserved characters, or an IPv6
 // address in brackets. Narrower than RFC 3986: no percent escapes, no sub-delimiters (comma, semicolon, quote ...),
-// no zone, no IPvFuture, no empty port, because hosts are compared, logged and routed on.
+// no zone, no IPvFuture, no empty port, no empty label but the last, because hosts are compared, logged and routed on.
 func validHost(b []byte) bool {
 	if len(b) == 0 {
 		return false
@@ -400,10 +400,20 @@ func validHost(b []byte) bool {
 			return false
 		}
 		end++
-	} else if end = skip(b, 0, host); end == 0 {
+	} else if end = skip(b, 0, host); end == 0 || b[0] == '.' || emptyLabel(b[:end]) {
 		return false
 	}
 	return end == len(b) || b[end] == ':' && validPort(b[end+1:])
+}
+
+// emptyLabel says whether two dots stand together.
+func emptyLabel(name []byte) bool {
+	for i := 1; i < len(name); i++ {
+		if name[i] == '.' && name[i-1] == '.' {
+			return true
+		}
+	}
+	return false
 }
 
 // validPort says whether b is a decimal number up to 65535.

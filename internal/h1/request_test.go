@@ -288,7 +288,7 @@ func TestRequestRefused(t *testing.T) {
 	f("GET / HTTP/1.0\r\nHost:\r\nHost:\r\n\r\n", errHostTwice)
 	for _, host := range []string{"a b", "a,b", "a/b", "a?b", "a#b", "u@a", "a:", "a:b", "a:-1", "a:65536", "a:000001", "a:1:2",
 		":80", "::1", "a\tb", "a\xffb", "a%41", "a;b", "a'b", `"a"`, "a\\b", "http://a", "[]", "[a", "a]", "[::1]a", "[::1]:", "[1.2.3.4]",
-		"[::1%25eth0]", "[v1.a]", "[1:2:3:4:5:6:7:8:9]", "[::1::2]", "*"} {
+		"[::1%25eth0]", ".a", "a..", "a..b", "..", ".", "[v1.a]", "[1:2:3:4:5:6:7:8:9]", "[::1::2]", "*"} {
 		f(hostIs(host), errHostInvalid)
 	}
 
