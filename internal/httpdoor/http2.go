@@ -105,10 +105,30 @@ func (c *conn) leave() {
 	}
 }
 
+// interrupt interrupts the connection to an endpoint that is in use, and says whether one is, or was when it was interrupted
+// before. A stream's is interrupted under its lock; a connection's, whose owner takes no lock, is marked as taken first.
+func (c *conn) interrupt(at *atomic.Pointer[poll.Conn]) bool {
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	up := at.Load()
+	switch {
+	case up == nil, up == &taken:
+	case c.stream == nil && !at.CompareAndSwap(up, &taken):
+		return false
+	default:
+		up.Interrupt()
+	}
+	return up != nil
+}
+
 // hold shows which connection to an endpoint is in use, or that none is, to those who may interrupt it.
 func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 	if c.stream == nil {
-		at.Store(up)
+		if at.Swap(up) == &taken {
+			c.claimed = true
+			c.holding.Lock()   // until it is interrupted
+			c.holding.Unlock() //nolint:staticcheck // an empty section is what is meant
+		}
 		return
 	}
 	c.holding.Lock()

@@ -42,6 +42,8 @@ type Door struct {
 	mu        sync.Mutex
 	listeners map[*listening]struct{} // those that accept, and those with connections left
 	group     sync.WaitGroup          // connections
+	open      int                     // so many; guarded by mu
+	stopWatch chan struct{}           // nil: there is no connection to watch; guarded by mu
 	stripes   atomic.Uint32
 
 	reportMu     sync.Mutex
@@ -131,6 +133,9 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 			c.state.Store(stateDraining)
 		}
 		d.group.Add(1)
+		if d.open++; d.open == 1 {
+			d.watch()
+		}
 	}
 	d.mu.Unlock()
 	if refused != "" {
@@ -148,6 +153,9 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 		}
 		s.connectionsSeries.Closed()
 		d.mu.Lock()
+		if d.open--; d.open == 0 {
+			d.unwatch()
+		}
 		if delete(l.conns, c); l.draining && len(l.conns) == 0 {
 			delete(d.listeners, l)
 		}
@@ -258,6 +266,8 @@ type conn struct {
 
 	x         *exchange                          // under Loop: the request in hand
 	over      bool                               // under Loop: this was the last request
+	watched   *poll.Conn                         // what endpoint was at the watcher's last look; guarded by Door.mu
+	claimed   bool                               // an endpoint's connection was interrupted from outside
 	torn      bool                               // an answer is under way, or was broken off, that lasts until the end of the connection
 	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
 	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
@@ -268,8 +278,8 @@ type conn struct {
 	preface bool                    // the client's first bytes say that it speaks HTTP/2
 	bundle  atomic.Pointer[h2.Conn] // of the connection
 	stream  *h2.Stream              // of a stream
-	left    atomic.Bool             // the client has given the stream up
-	holding sync.Mutex              // of a stream: guards endpoint and relayed, so that nobody interrupts what is held no more
+	left    atomic.Bool             // the client has given the stream, or the connection, up
+	holding sync.Mutex              // held by who interrupts what endpoint or relayed shows: it is held no longer than that
 }
 
 // cut ends the connection whatever it is doing. It may be called again and again, and must be until the connection is gone.
@@ -278,17 +288,10 @@ func (c *conn) cut() {
 		c.cutBundle(b)
 		return
 	}
-	if c.stream != nil {
-		c.holding.Lock()
-		defer c.holding.Unlock()
-	}
-	if up := c.endpoint.Load(); up != nil {
-		up.Interrupt() // the client is told that the gateway stops
+	if c.interrupt(&c.endpoint) { // the client is told that the gateway stops
 		return
 	}
-	if up := c.relayed.Load(); up != nil {
-		up.Interrupt() // and the client sees that its answer is not whole
-	}
+	c.interrupt(&c.relayed) // and the client sees that its answer is not whole
 	if cancel := c.cancelled.Load(); cancel != nil {
 		(*cancel)()
 	}

@@ -410,7 +410,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	c.torn = false
 	_, sent := x.joinPump(up, resp.Status < 400 && !resp.Close)
 	c.hold(&c.relayed, nil) // before somebody else may have it
-	if sent && !c.left.Load() && x.body.complete && !resp.Close && up.Clean() {
+	if sent && !c.left.Load() && !c.claimed && x.body.complete && !resp.Close && up.Clean() {
 		up.Put(x.now)
 	} else {
 		up.Close()

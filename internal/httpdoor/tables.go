@@ -50,6 +50,7 @@ type site struct {
 	http2             h2.Limits // Streams 0: HTTP/2 is off
 	bodyBytes         int64
 	requestsMax       int
+	finishes          bool // a request whose client has left
 	connections       int
 	connectionsAlike  int // per client address
 	timeoutHead       time.Duration
@@ -168,7 +169,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		proxies:    l.ProxyProtocol,
 		add:        l.Forward,
 		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers, Underscores: underscores[l.Forward.Underscores]},
-		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection,
+		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection, finishes: l.ClientGone == config.GoneFinish,
 		connections: l.Limits.Connections, connectionsAlike: l.Limits.ConnectionsPerAddress,
 		timeoutHead: time.Duration(l.Timeouts.RequestHeader), timeoutBody: time.Duration(l.Timeouts.RequestBody),
 		timeoutWrite: time.Duration(l.Timeouts.Write), timeoutIdle: time.Duration(l.Timeouts.Idle),
