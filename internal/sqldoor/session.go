@@ -216,13 +216,13 @@ func (s *session) setCloser(c io.Closer) bool {
 	interrupted := s.doomed
 	s.doomed, s.victim = false, nil
 	if c != nil {
-		s.at = target{s.held.in.address, s.held.settings, s.held.ThreadID, s.held.in, s.held.role}
+		s.at = target{s.held.in, s.held.role, s.held.ThreadID}
 		s.victim = &s.at
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closer = c; c != nil {
-		s.where = s.at.address
+		s.where = s.at.in.address
 	}
 	return s.killed == nil && !interrupted
 }

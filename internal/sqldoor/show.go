@@ -394,11 +394,9 @@ func (s *session) killSession(id uint32, queryOnly bool) (goOn bool) {
 
 // target is where a session's connection can be interrupted.
 type target struct {
-	address  string
-	settings *backend.Settings
-	thread   uint32
-	in       *instance
-	role     upstream.Class // see link
+	in     *instance
+	role   upstream.Class // see link
+	thread uint32
 }
 
 // interruptTime bounds a KILL QUERY at an instance.
@@ -414,7 +412,7 @@ func (s *session) interrupt() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), interruptTime)
 	defer cancel()
-	c, err := backend.Open(ctx, s.victim.address, s.victim.settings, backend.Session{}, nil)
+	c, err := backend.Open(ctx, s.victim.in.address, s.victim.in.settings, backend.Session{}, nil)
 	if err != nil {
 		return err
 	}
