@@ -211,13 +211,30 @@ func (s *session) dethroned() error {
 	return nil
 }
 
-// failedToConnect reports what a session met, so that the group need not wait for the next check to notice. It says whether it is worth to ask
-// primary or replica again.
+// failedToConnect has an instance checked that a session could not connect to, so that the group need not wait for the next check to notice. It says whether it is worth to ask
+// primary or replica again: not when the trouble may be our own, or has taken its time already.
 func (d *database) failedToConnect(in *instance, err error) bool {
 	if len(d.instances) == 1 {
 		return false
 	}
-	d.keeper.suspect(d, in, err)
+	in.endpoint.Check()
+	return backend.Gone(err)
+}
+
+// pause waits, after failedToConnect, for the change that the check will bring, or for a moment: perhaps there is none. It says false when there is no time left.
+func (d *database) pause(changed, dead <-chan struct{}, until poll.Instant) bool {
+	left := until.Sub(poll.Now())
+	if until == 0 || left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(min(left, d.interval/4))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-dead:
+		return false
+	}
 	return true
 }
 

@@ -144,14 +144,6 @@ func (k *keeper) report(before, now *group.Decision) {
 	}
 }
 
-// suspect takes what a session met when it wanted to connect. What is certain counts as a check that failed; the next check corrects it.
-func (k *keeper) suspect(d *database, in *instance, err error) {
-	if now := time.Now(); backend.Gone(err) {
-		k.observe(d, in.address, group.Observation{Began: now, At: now, Err: fmt.Errorf("a session cannot connect: %w", err), Gone: true})
-	}
-	in.endpoint.Check()
-}
-
 // decided says that all instances of the group have been asked at least once.
 func (k *keeper) decided() bool {
 	decision := k.decision.Load()

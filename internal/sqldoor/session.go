@@ -366,7 +366,9 @@ func (s *session) take(d *database, schema string) error {
 		if err != nil {
 			return err
 		}
-		if again, err := s.takeFrom(d, in, lease, classPrimary, schema); !again || until == 0 {
+		changed := d.set.Watch()
+		again, err := s.takeFrom(d, in, lease, classPrimary, schema)
+		if !again || !d.pause(changed, s.dead, until) {
 			return err
 		}
 	}

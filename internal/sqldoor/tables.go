@@ -55,7 +55,8 @@ type database struct {
 	consistency  consistency
 	maxLag       time.Duration
 	failoverWait time.Duration
-	queue        int // failover_queue
+	queue        int           // failover_queue
+	interval     time.Duration // check_interval
 }
 
 type readFrom = config.ReadFrom
@@ -139,6 +140,7 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 		maxLag:       time.Duration(from.MaxLag),
 		failoverWait: time.Duration(from.FailoverWait),
 		queue:        from.FailoverQueue,
+		interval:     time.Duration(from.CheckInterval),
 	}
 	if d.schema == "" {
 		d.schema = name
@@ -148,12 +150,11 @@ func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *o
 	for _, b := range bad {
 		problem(".tls."+b.Field, "%s", b.Message)
 	}
-	interval := time.Duration(from.CheckInterval)
 	spec := upstream.Spec{
 		Name:    path,
 		Balance: balance.Algorithm(from.Balance),
 		// A check that takes longer than an interval is no check: the next one would come late. But a busy instance is no dead one.
-		Health:   health.Settings{Interval: interval, Timeout: max(interval, time.Second), Rise: 1, Fall: 3},
+		Health:   health.Settings{Interval: d.interval, Timeout: max(d.interval, time.Second), Rise: 1, Fall: 3},
 		Identity: identity,
 		NewPool:  func(*upstream.Endpoint) io.Closer { return new(holding) },
 		Probe:    d.check,
