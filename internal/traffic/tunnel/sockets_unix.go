@@ -18,6 +18,13 @@ func (d *direction) relaySockets() (relayed bool, err error) {
 	if src == nil || dst == nil {
 		return false, nil
 	}
+	adopted := adoptedBy(d.src)
+	if adopted != nil {
+		adopted.ReadBefore(0) // the idle time takes the place of these, too
+	}
+	if to := adoptedBy(d.dst); to != nil {
+		to.WritePatience(0)
+	}
 	var (
 		buffer *[bufferBytes]byte
 		unsent []byte // view of buffer
@@ -53,8 +60,25 @@ func (d *direction) relaySockets() (relayed bool, err error) {
 		return true
 	}
 	for {
-		// The poller's own error (closed, deadline) comes first: opErr is then that of the attempt before it waited.
-		if err := src.Read(read); err != nil {
+		var err error
+		if adopted != nil {
+			if err = adopted.Await(); err == nil {
+				buffer = buffers.Get().(*[bufferBytes]byte)
+				var n int
+				n, opErr = adopted.Read(buffer[:])
+				if unsent = buffer[:n]; n > 0 {
+					opErr = nil
+					d.progress()
+				} else {
+					buffers.Put(buffer)
+					buffer = nil
+				}
+			}
+		} else {
+			// The poller's own error (closed, deadline) comes first: opErr is then that of the attempt before it waited.
+			err = src.Read(read)
+		}
+		if err != nil {
 			return true, d.readError(err)
 		}
 		if opErr == io.EOF {
@@ -63,7 +87,7 @@ func (d *direction) relaySockets() (relayed bool, err error) {
 		if opErr != nil {
 			return true, d.readError(opErr)
 		}
-		err := dst.Write(write)
+		err = dst.Write(write)
 		buffers.Put(buffer)
 		buffer = nil
 		if err == nil {
@@ -73,6 +97,17 @@ func (d *direction) relaySockets() (relayed bool, err error) {
 			return true, d.writeError(err)
 		}
 	}
+}
+
+// adoptedBy gives a connection whose poller knows whether there is something to read, so that no read has to be tried in vain before
+// each wait (processor time for a message through one of 4,000 tunnels, beside nginx: 1.14 instead of 1.21); nil for others.
+func adoptedBy(c net.Conn) *poll.Conn {
+	if p, ok := c.(*poll.Conn); ok {
+		if _, ok := p.Conn.(poll.Socket); ok {
+			return p
+		}
+	}
+	return nil
 }
 
 // socket gives the raw form of a TCP or Unix socket, and nil for everything else: a type that wraps one may hold bytes

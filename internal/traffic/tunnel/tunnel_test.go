@@ -62,6 +62,10 @@ func polled(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
 	return client, poll.New(server)
 }
 
+func adopted(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
+	return client, poll.Adopt(server)
+}
+
 // hidden takes the socket's type away, so that the general path is used without TLS.
 func hidden(_ testing.TB, client, server net.Conn) (net.Conn, net.Conn) {
 	type conn interface {
@@ -142,7 +146,7 @@ func newRig(t testing.TB, w wrap, idle time.Duration, pre []byte) *rig {
 
 // each runs a test over every kind of connection.
 func each(t *testing.T, f func(t *testing.T, w wrap)) {
-	for name, w := range map[string]wrap{"sockets": plain, "polled": polled, "wrapped": hidden, "tls": secured} {
+	for name, w := range map[string]wrap{"sockets": plain, "polled": polled, "adopted": adopted, "wrapped": hidden, "tls": secured} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, w)
@@ -440,7 +444,7 @@ func TestIdleSocketsHoldNoBuffer(t *testing.T) {
 	const tunnels = 64
 	rigs := make([]*rig, tunnels)
 	for i := range rigs {
-		rigs[i] = newRig(t, plain, patience, nil)
+		rigs[i] = newRig(t, []wrap{plain, adopted}[i%2], patience, nil)
 		p := make([]byte, 8)
 		for range 3 {
 			if _, err := rigs[i].client.Write(p); err != nil {
