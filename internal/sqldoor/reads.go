@@ -26,7 +26,7 @@ import (
 type destination uint8
 
 const (
-	byDefault     destination = iota // no group, read_from: primary, or not a statement
+	byDefault     destination = iota // a read, but with read_from: primary
 	replica                          // a replica answers
 	becauseWrites                    // it writes, locks, calls what is not built in, or is not understood
 	becauseHint                      // /* menshen: primary */
@@ -38,10 +38,11 @@ const (
 	becauseNone                      // no replica is in rotation
 	becauseFailed                    // the replica did not answer, or by an error that the primary may not give
 	becauseNear                      // read_from: nearest, and that is the primary
+	becauseOther                     // not a statement
 	destinationCount
 )
 
-var destinationNames = [destinationCount]string{"default", "replica", "write", "hint", "state", "transaction", "pinned", "cursor", "own write", "no replica", "replica failed", "nearest"}
+var destinationNames = [destinationCount]string{"default", "replica", "write", "hint", "state", "transaction", "pinned", "cursor", "own write", "no replica", "replica failed", "nearest", "command"}
 
 // String gives the name in records and metrics; the set of names is fixed.
 func (d destination) String() string { return destinationNames[d] }
@@ -53,7 +54,7 @@ func (s *session) destination(d *database) destination {
 	switch st.command {
 	case mysql.ComQuery, mysql.ComStmtPrepare, mysql.ComStmtExecute:
 	default:
-		return byDefault
+		return becauseOther
 	}
 	switch {
 	case !st.ReadOnly, st.Effects.Has(anything), st.long, !st.whole:
@@ -89,12 +90,47 @@ func (s *session) reach(text []byte) error {
 			}
 		}
 	}
-	if st.to = s.destination(d); st.to == replica {
+	if st.to = s.destination(d); st.to == replica || st.to == byDefault && !d.writable() {
 		if st.to = s.toReplica(d, text); st.to == replica {
 			return nil
 		}
 	}
 	return s.ensure()
+}
+
+// writable says that the group has a primary.
+func (d *database) writable() bool {
+	for _, in := range d.instances {
+		if d.still(in, classPrimary) {
+			return true
+		}
+	}
+	return false
+}
+
+// arrive takes a connection to a replica for a session that comes to a database, with no statement yet, while that has no primary: it may want to read. What the settings
+// are is learned there, then. It says false when the primary must be asked, or waited for.
+func (s *session) arrive(d *database, schema string) bool {
+	comes := s.st.command == 0 || s.st.command == mysql.ComInitDB || s.st.command == mysql.ComChangeUser || s.st.Kind == scan.Use
+	if !comes || !d.shared || s.pins.set != 0 || d.writable() {
+		return false
+	}
+	in, lease, ok := d.reader()
+	if !ok {
+		return false
+	}
+	if _, err := s.takeFrom(d, in, lease, classReplica|classFormer, schema); err != nil {
+		s.logFault("connect to a replica", err)
+		s.unlink(upstream.Outcome{Ignored: true})
+		return false
+	}
+	s.link.reads = true
+	if s.link.Vars == nil { // it cannot be shared, and nothing is pinned here
+		s.unpin(pinUnshared)
+		s.unlink(upstream.Outcome{Ignored: true})
+		return false
+	}
+	return true
 }
 
 // reachMax is how long a read waits on a replica for the writes of its session, before it goes to the primary.
@@ -113,7 +149,7 @@ func (s *session) toReplica(d *database, text []byte) destination {
 	var tried *upstream.Endpoint
 	for range d.instances {
 		in, lease, ok := d.replica(tried)
-		if !ok && tried == nil && s.st.Hint == scan.Replica {
+		if !ok && tried == nil && (s.st.Hint == scan.Replica || !d.writable()) {
 			in, lease, ok = d.reader()
 		}
 		if !ok {

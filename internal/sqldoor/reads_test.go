@@ -159,7 +159,7 @@ func TestDestinations(t *testing.T) {
 	f(read, replica, func(s *session) { s.st.command = mysql.ComStmtExecute })
 	f(read, replica, func(s *session) { s.st.command = mysql.ComStmtPrepare })
 	f(read, becauseCursor, func(s *session) { s.st.command, s.st.cursor = mysql.ComStmtExecute, true })
-	f(read, byDefault, func(s *session) { s.st.command = mysql.ComFieldList })
+	f(read, becauseOther, func(s *session) { s.st.command = mysql.ComFieldList })
 	d.readFrom = readPrimary
 	f(read, byDefault)
 	f("/* menshen: replica */ "+read, replica)

@@ -362,6 +362,9 @@ func (s *session) forgotten(d *database) error {
 func (s *session) take(d *database, schema string) error {
 	until := d.patience(s.st.begun)
 	for {
+		if s.arrive(d, schema) {
+			return nil
+		}
 		in, lease, err := d.primary(s.dead, until)
 		if err != nil {
 			return err

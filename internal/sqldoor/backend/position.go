@@ -116,21 +116,21 @@ func (p *Progress) Reached(at *Position) bool { return p.reached.Load().Covers(a
 // SetReached notes where a replica is; nil that it is not known any more, because it may have been set up anew.
 func (p *Progress) SetReached(at *Position) { p.reached.Store(at) }
 
-// Patience gives how long it is worth waiting on the instance for a position: full, unless somebody has waited there in vain. From then on it is asked every now and then
-// only, without waiting, until it has what is asked for; 0 means that somebody does so already.
+// Patience gives how long it is worth waiting on the instance for a position: full, unless somebody has waited there in vain. From then on one at a time waits, every now and then
+// and for a fifth of that, until it comes in time; 0 for all others.
 func (p *Progress) Patience(now poll.Instant, full time.Duration) time.Duration {
 	next := p.behind.Load()
 	switch {
 	case next == 0:
 		return full
 	case poll.Instant(next) <= now && p.behind.CompareAndSwap(next, int64(now.Add(lookEvery))):
-		return time.Millisecond // 0 would be for ever
+		return full / 5
 	}
 	return 0
 }
 
-// lookEvery is how often an instance that is behind is asked whether it still is.
-const lookEvery = 10 * time.Millisecond
+// lookEvery is how often it is tried whether an instance that was behind still is.
+const lookEvery = 50 * time.Millisecond
 
 // AskWritten asks a primary where its writes are. An error leaves the connection usable only if it is a *mysql.Error; nil without an error says that it
 // does not log, or logs without GTIDs.

@@ -81,7 +81,7 @@ func TestProgress(t *testing.T) {
 	if p.Patience(now, time.Second) != 0 {
 		t.Error("it is waited for in vain")
 	}
-	if p.Patience(now.Add(4*lookEvery), time.Second) != time.Millisecond || p.Patience(now.Add(4*lookEvery), time.Second) != 0 {
+	if p.Patience(now.Add(4*lookEvery), time.Second) != time.Second/5 || p.Patience(now.Add(4*lookEvery), time.Second) != 0 {
 		t.Error("one asks at a time")
 	}
 }
