@@ -259,10 +259,12 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 		if s.service.TimeoutIdle == 0 || idle == 0 {
 			idle = max(idle, s.service.TimeoutIdle)
 		}
+		outcome := upstream.Outcome{Ignored: true}
+		defer func() { lease.Done(outcome) }() // also when a panic passes by: the lease must not outlive it
 		in, out, err := tunnel.Copy(ctx, client, up, idle, nil)
 		record.BytesIn, record.BytesOut = in, out
 		// What ends a relayed connection, and whose doing it was, cannot be told from outside.
-		lease.Done(upstream.Outcome{Latency: record.Upstream, Ignored: err != nil})
+		outcome = upstream.Outcome{Latency: record.Upstream, Ignored: err != nil}
 		s.series.Relayed(in, out)
 	}
 	record.Total = poll.Now().Sub(began)
@@ -292,12 +294,11 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 			return nil, lease, last
 		}
 		record.Endpoint = lease.Endpoint.Address
-		up, err := dial(ctx, s.service, lease.Endpoint.Address, proxyproto.Header{From: c.from, To: c.to})
+		up, err := dialLeased(ctx, c, s, lease)
 		if err == nil {
 			return up, lease, nil
 		}
 		last = fault.Wrap(fault.ConnectFailed, "the service could not be reached", err)
-		lease.Done(upstream.Outcome{Failed: ctx.Err() == nil, Ignored: ctx.Err() != nil})
 		if ctx.Err() != nil || record.Retries >= s.service.Retries || !s.service.Set.AllowRetry() {
 			return nil, lease, last
 		}
@@ -307,6 +308,21 @@ func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Re
 		}
 		pick.Exclude = lease.Endpoint
 	}
+}
+
+// dialLeased connects to the endpoint of a lease, which is given back unless it succeeds.
+func dialLeased(ctx context.Context, c *conn, s *site, lease upstream.Lease) (up net.Conn, err error) {
+	outcome := upstream.Outcome{Ignored: true}
+	defer func() {
+		if up == nil {
+			lease.Done(outcome)
+		}
+	}()
+	if up, err = dial(ctx, s.service, lease.Endpoint.Address, proxyproto.Header{From: c.from, To: c.to}); err != nil {
+		outcome = upstream.Outcome{Failed: ctx.Err() == nil, Ignored: ctx.Err() != nil}
+		return nil, err
+	}
+	return up, nil
 }
 
 func dial(ctx context.Context, s *services.Service, address string, client proxyproto.Header) (net.Conn, error) {

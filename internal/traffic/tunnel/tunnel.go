@@ -16,6 +16,8 @@ import (
 	"time"
 )
 
+var errPanic = errors.New("tunnel: panic")
+
 // ErrIdle is the error of Copy when nothing moved in either direction for the idle time.
 var ErrIdle = errors.New("tunnel: nothing moved in either direction for the idle time")
 
@@ -51,15 +53,31 @@ func Copy(ctx context.Context, a, b net.Conn, idle time.Duration, pre []byte) (a
 	}
 	there := direction{tunnel: t, dst: b, src: a, from: "a", to: "b"}
 	back := direction{tunnel: t, dst: a, src: b, from: "b", to: "a"}
-	done := make(chan struct{})
+	done := make(chan any)
 	go func() { // ends with its direction; fail and the return below end it by closing the connections
-		defer close(done)
+		defer func() {
+			broken := recover() // a bug is the caller's to count: here it would end the process
+			if broken != nil {
+				t.fail(errPanic)
+			}
+			done <- broken
+		}()
 		back.run(nil)
 	}()
+	whole := false
+	defer func() {
+		if !whole { // a panic passes by
+			t.fail(errPanic)
+		}
+		broken := <-done
+		t.fail(nil)
+		if aToB, bToA, err = there.count, back.count, t.err; broken != nil {
+			panic(broken)
+		}
+	}()
 	there.run(pre)
-	<-done
-	t.fail(nil)
-	return there.count, back.count, t.err
+	whole = true
+	return 0, 0, nil // filled in above, when the other direction has ended too
 }
 
 // tunnel is what both directions share.
