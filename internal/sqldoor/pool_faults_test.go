@@ -9,8 +9,37 @@ import (
 	"testing"
 	"time"
 
+	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/testenv"
 )
+
+// The connection goes in the moment after an answer, with a transaction or with what was set a moment ago: the session must not go on without.
+func TestConnectionLostAfterAnswer(t *testing.T) {
+	t.Parallel()
+	transaction := mysql.OK{Status: mysql.Autocommit | mysql.InTransaction}
+	duplicate := mysql.Error{Code: 1062, State: "23000", Message: "Duplicate entry"}
+	packet := func(payload []byte) []byte {
+		b, _ := mysql.AppendPacket(nil, 1, payload)
+		return b
+	}
+	f := func(statements ...string) {
+		t.Helper()
+		last := statements[len(statements)-1]
+		fake := newFake(t, func(f *fake) { f.settings, f.hangsUp, f.greeting.Capabilities = true, last, f.greeting.Capabilities&^mysql.Framing })
+		fake.answer("BEGIN", packet(transaction.AppendTo(nil, mysql.Protocol41)))
+		fake.answer("INSERT INTO t VALUES (1)", packet(duplicate.AppendTo(nil)))
+		fake.answer("SET time_zone = '+01:00'", packet((&mysql.OK{Status: mysql.Autocommit}).AppendTo(nil, mysql.Protocol41)))
+		r := connect(t, open(t, shop(fake.ln.Addr().String())), 0, "shop")
+		for _, s := range statements {
+			if a, first := r.ask(mysql.ComQuery, s); a.Code != 0 && a.Code != 1062 {
+				t.Errorf("%s: %q", s, first)
+			}
+		}
+		expectEOF(t, r)
+	}
+	f("BEGIN", "INSERT INTO t VALUES (1)")
+	f("SET time_zone = '+01:00'")
+}
 
 // The instance is killed in the middle of everything, twice, and the configuration reloaded all the time: no row goes to the wrong session, and no place in the pool is lost.
 func TestPoolThroughFaults(t *testing.T) {

@@ -390,8 +390,9 @@ func slicesOf(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 type fake struct {
 	ln       net.Listener
 	cut      atomic.Int64
-	hangUp   bool // after a known answer
-	settings bool // it knows its variables, so that its connections are shared
+	hangUp   bool   // after a known answer
+	hangsUp  string // the statement after whose answer it does
+	settings bool   // it knows its variables, so that its connections are shared
 	greeting mysql.Greeting
 
 	mu      sync.Mutex
@@ -480,7 +481,7 @@ func (f *fake) serve(c net.Conn) {
 				answer = settingsAnswer(string(p[1:]))
 			}
 		}
-		if !send(answer) || known && f.hangUp {
+		if !send(answer) || known && (f.hangUp || string(p[1:]) == f.hangsUp) {
 			return
 		}
 	}

@@ -431,7 +431,8 @@ func (s *session) remember() (goOn bool) {
 	switch st.command {
 	case mysql.ComQuery, mysql.ComStmtExecute:
 		if err := s.after(); err != nil {
-			return s.failedAfter(err)
+			s.logFault("look after a connection", err)
+			return false // what a SET has set is lost, and its client was told that it is there
 		}
 	default:
 		s.traces.last, s.traces.pool = here(l.Conn), l.pool
@@ -454,7 +455,7 @@ func (s *session) remember() (goOn bool) {
 		}
 	}
 	s.settle(known)
-	return true
+	return !st.held // the client has its answer; that a transaction went with the connection it learns by the end of its session
 }
 
 // after notes what a statement left on its connection.
