@@ -73,7 +73,7 @@ func (s *session) answerAlone(argument []byte) (goOn bool) {
 		if !s.setOption(string(argument)) {
 			return s.refuse(errorUnknown)
 		}
-		end := mysql.OK{Status: s.status}
+		end := mysql.OK{Status: s.ownStatus()}
 		return s.client.WriteMessage(s.st.message.Sequence, func(dst []byte) []byte { return end.AppendEnd(dst, s.capabilities) }) == nil
 	}
 	return s.sendOK(s.st.message.Sequence)
@@ -161,6 +161,7 @@ func (s *session) discard() bool {
 func (s *session) refuse(e mysql.Error) bool {
 	st := &s.st
 	st.code, st.state = e.Code, e.State
+	s.traces.own(-1)
 	if !st.command.Answered() {
 		return true
 	}

@@ -96,6 +96,40 @@ func TestSlowLog(t *testing.T) {
 	}
 }
 
+// After a statement that the gateway answered itself, ROW_COUNT() is what a server says after such a one.
+func TestRowCountAfterOwnAnswers(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, shop(db.Addr))
+	c := g.session(t)
+	f := func(statement, want string) {
+		t.Helper()
+		ask(c, "UPDATE users SET name = CONCAT(name, 'x')")
+		ask(c, statement)
+		wantAnswer(t, c, "SELECT ROW_COUNT()", want+"|\n")
+		wantAnswer(t, c, "select row_count();", "-1|\n") // a SELECT was the last statement
+	}
+	f("SELECT @@last_gtid", "-1") // refused
+	f("USE nothing", "-1")
+	f("KILL 'x'", "-1")
+	f("SHOW MENSHEN STATUS", "-1")
+	f("SELECT CONNECTION_ID()", "-1")
+	f("FLUSH MENSHEN DIGESTS", "0")
+	f("SELECT nonsense", "-1") // by the instance
+	f("DO 1", "0")
+	// An error in the middle of several results leaves nothing behind for which the client would wait.
+	several := g.session(t, "multiStatements=true")
+	for _, own := range []string{"SELECT ROW_COUNT()", "SHOW MENSHEN STATUS", "FLUSH MENSHEN DIGESTS", "USE shop"} {
+		wantAnswer(t, several, "BEGIN; SELECT 1; SELECT bad", "error 1054")
+		ask(several, own)
+	}
+	wantAnswer(t, several, "SELECT 7", "7|\n")
+	wantAnswer(t, c, "UPDATE users SET name = 'y'", "")
+	wantAnswer(t, c, "SELECT ROW_COUNT()", "3|\n")
+	if got := ask(c, "SELECT ROW_COUNT(), 1"); got != "-1|1|\n" {
+		t.Error(got)
+	}
+}
+
 func TestShowConfig(t *testing.T) {
 	db := mariadb(t)
 	g := open(t, shop(db.Addr))

@@ -435,7 +435,7 @@ func (s *session) remember() (goOn bool) {
 			return false // what a SET has set is lost, and its client was told that it is there
 		}
 	default:
-		s.traces.last, s.traces.pool = here(l.Conn), l.pool
+		s.traces.last, s.traces.pool, s.traces.counted = here(l.Conn), l.pool, false
 		if r.Code != 0 || r.Warnings > 0 {
 			s.traces.warned, s.traces.warnedOn, l.Warned = true, l.Conn, s.id
 		}

@@ -22,6 +22,12 @@ import (
 // This file is what the gateway answers to statements about itself: SHOW MENSHEN, FLUSH MENSHEN, SHOW PROCESSLIST, CONNECTION_ID() and KILL. A consumer sees its own sessions, and ends
 // its own. What there is to tell is in views.go.
 
+// ownStatus is the status that an answer of the gateway's own tells: what the last one of the instance said of its answer is left out. After an error in the middle of several results
+// a client would wait for more of them.
+func (s *session) ownStatus() mysql.Status {
+	return s.status &^ (mysql.MoreResults | mysql.CursorExists | mysql.LastRowSent)
+}
+
 // rowsMax bounds an answer.
 const rowsMax = 10000
 
@@ -33,12 +39,15 @@ func (s *session) table(columns []string, rows [][]string) (goOn bool) {
 // unsigned is what CONNECTION_ID() is: clients make a number of it.
 var unsigned = mysql.Column{Type: mysql.TypeLong, Collation: 63, Length: 10, Flags: 1 | 32 | 128} // NOT NULL, UNSIGNED, BINARY
 
+// signed is what ROW_COUNT() is.
+var signed = mysql.Column{Type: mysql.TypeLongLong, Collation: 63, Length: 21, Flags: 1 | 128}
+
 // tableOf is table with columns of another type.
 func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (goOn bool) {
 	seq := s.st.message.Sequence
 	var out, payload []byte
 	add := func(p []byte) { out, seq = mysql.AppendPacket(out, seq, p) }
-	end := mysql.OK{Status: s.status}
+	end := mysql.OK{Status: s.ownStatus()}
 	add(mysql.AppendLenenc(nil, uint64(len(columns))))
 	for _, name := range columns {
 		c.Name = []byte(name)
@@ -56,8 +65,8 @@ func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (go
 	}
 	add(end.AppendEnd(nil, s.capabilities))
 	s.st.out += int64(len(out))
-	// For ROW_COUNT() and the like this was a statement.
-	s.traces.last, s.traces.found = spot{}, spot{}
+	s.traces.found = spot{}
+	s.traces.own(-1)
 	return s.client.Write(out) == nil
 }
 
@@ -76,15 +85,23 @@ func (s *session) local(text []byte) (answered, goOn bool) {
 			return true, s.discard() && s.flush(what)
 		}
 	case scan.Select:
-		if text = bytes.TrimRight(bytes.TrimSpace(text), "; "); st.Effects.Has(scan.ReadsConnectionID) && bytes.EqualFold(text, connectionID) {
+		text = bytes.TrimRight(bytes.TrimSpace(text), "; ")
+		switch {
+		case st.Effects.Has(scan.ReadsConnectionID) && bytes.EqualFold(text, connectionID):
 			name := string(text[len("SELECT "):])
 			return true, s.discard() && s.tableOf(unsigned, []string{name}, [][]string{{strconv.Itoa(int(s.id))}})
+		case st.Effects.Has(scan.ReadsRowCount) && bytes.EqualFold(text, rowCount) && s.traces.counted:
+			name, count := string(text[len("SELECT "):]), strconv.Itoa(s.traces.count)
+			return true, s.discard() && s.tableOf(signed, []string{name}, [][]string{{count}})
 		}
 	}
 	return false, false
 }
 
-var connectionID = []byte("SELECT CONNECTION_ID()")
+var (
+	connectionID = []byte("SELECT CONNECTION_ID()")
+	rowCount     = []byte("SELECT ROW_COUNT()")
+)
 
 // own gives the sessions of the session's consumer, by number.
 func (s *session) own() []*session { return s.door.sessionsOf(s.consumer.Name) }
@@ -214,7 +231,7 @@ func (s *session) flush(what string) bool {
 		return s.refuse(errorFlush)
 	}
 	s.door.ResetDigests()
-	s.traces.last, s.traces.found = spot{}, spot{}
+	s.traces.own(0)
 	return s.sendOK(s.st.message.Sequence)
 }
 

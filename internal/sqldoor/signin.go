@@ -148,7 +148,7 @@ func (s *session) turnAway(seq uint8, e mysql.Error) bool {
 
 // sendOK sends an OK with the session's status.
 func (s *session) sendOK(seq uint8) bool {
-	ok := mysql.OK{Status: s.status}
+	ok := mysql.OK{Status: s.ownStatus()}
 	return s.client.WriteMessage(seq, func(dst []byte) []byte { return ok.AppendTo(dst, s.capabilities) }) == nil
 }
 

@@ -273,7 +273,9 @@ func here(c *backend.Conn) spot { return spot{c, c.Turn()} }
 // traces is where the effects of the session's last statements can be asked for.
 type traces struct {
 	pool     *backend.Pool   // of last
-	last     spot            // the last statement: ROW_COUNT()
+	last     spot            // the last statement: ROW_COUNT(); empty when that was the gateway's own
+	counted  bool            // ROW_COUNT() is known to be count: the last statement failed, or the gateway itself answered it
+	count    int
 	found    spot            // the last one with rows: FOUND_ROWS()
 	warned   bool            // the list of warnings and errors may hold something
 	warnedOn *backend.Conn   // where that is; nil: it is not known any more
@@ -319,10 +321,13 @@ func (t *traces) answers(c *backend.Conn, session uint32, e scan.Effect) bool {
 	return true
 }
 
+// own notes that the gateway itself answered a statement, and what ROW_COUNT() is after it: -1 for rows and errors.
+func (t *traces) own(count int) { t.last, t.counted, t.count = spot{}, true, count }
+
 // ran notes where a statement left its traces.
 func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Response) {
 	before := t.last
-	t.last = here(c)
+	t.last, t.counted, t.count = here(c), r.Code != 0, -1
 	mayWarn := j.Statements > 1 || j.Effects.Has(anything)
 	switch {
 	case j.Kind == scan.Select && j.Statements == 1 && r.Code == 0 && r.Settled:
