@@ -24,7 +24,7 @@ services:
 routes:
   users: {match: /users/*, service: user}
 `)})
-	want := `menshen.yaml:2:27: listeners.web.protocl: unknown key (accepted: address, protocol, tls, proxy_protocol, service, routes, policies, default_database, timeouts, limits, headers, client_gone, drain_timeout; nearest: protocol)
+	want := `menshen.yaml:2:27: listeners.web.protocl: unknown key (accepted: address, protocol, tls, io, proxy_protocol, service, routes, policies, default_database, timeouts, limits, headers, client_gone, drain_timeout; nearest: protocol)
 menshen.yaml:4:55: services.users.retry.budget: 200% is more than 100% (accepted: a share from 0% to 100%)
 menshen.yaml:6:37: routes.users.service: no service is named "user" (accepted: users; nearest: users)`
 	if err == nil || err.Error() != want {

@@ -113,7 +113,7 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 		return
 	}
 	peer := addressOf(nc)
-	c := &conn{door: d, listening: l, poll: poll.New(nc), peer: peer, stripe: d.stripes.Add(1), tables: tables, site: s}
+	c := &conn{door: d, listening: l, poll: s.open(nc), peer: peer, stripe: d.stripes.Add(1), tables: tables, site: s}
 	c.net = c.poll
 	announced := s.proxies.Has(peer) // then it is introduced first, and counted as the client's
 	d.mu.Lock()
@@ -140,28 +140,43 @@ func (d *Door) accept(nc net.Conn, l *listening) {
 	d.mu.Unlock()
 	if refused != "" {
 		s.connectionsSeries.Refused(refused)
-		nc.Close()
+		c.poll.Close()
 		return
 	}
-	s.connectionsSeries.Accepted()
-	go func() { // ends with the connection; Drain waits for it
-		defer d.group.Done()
-		if !announced || c.introduce() {
-			c.run()
-		} else {
-			nc.Close()
+	c.series = s.connectionsSeries
+	c.series.Accepted()
+	c.poll.ServedBy(c)
+	go func() { // ends with the connection, or when that is idle; Drain waits for the connection
+		if announced && !c.introduce() {
+			c.poll.Close()
+			c.ended()
+			return
 		}
-		s.connectionsSeries.Closed()
-		d.mu.Lock()
-		if d.open--; d.open == 0 {
-			d.unwatch()
-		}
-		if delete(l.conns, c); l.draining && len(l.conns) == 0 {
-			delete(d.listeners, l)
-		}
-		c.uncount()
-		d.mu.Unlock()
+		c.Resume()
 	}()
+}
+
+// Resume serves the connection until it has ended, or until it is idle and needs no goroutine.
+func (c *conn) Resume() {
+	if c.run() == nothing {
+		c.ended()
+	}
+}
+
+// ended takes the connection out of the books.
+func (c *conn) ended() {
+	d, l := c.door, c.listening
+	defer d.group.Done()
+	c.series.Closed()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open--; d.open == 0 {
+		d.unwatch()
+	}
+	if delete(l.conns, c); l.draining && len(l.conns) == 0 {
+		delete(d.listeners, l)
+	}
+	c.uncount()
 }
 
 func addressOf(nc net.Conn) netip.Addr {
@@ -261,6 +276,8 @@ type conn struct {
 
 	tables *Tables // the generation that site belongs to
 	site   *site
+	series *observe.ListenerSeries
+	begun  bool // the handshake is over
 	served int
 	first  [1]byte // for TLS: what woke an idle connection
 
@@ -309,25 +326,51 @@ func (c *conn) pin() *site {
 	return c.site
 }
 
-// run serves requests until the connection ends.
-func (c *conn) run() {
+// next is what comes next on a connection.
+type next uint8
+
+const (
+	nothing next = iota // it is to be closed
+	more                // something that needs further reads
+	later               // nobody knows: the poller has it, and calls Resume. It is not ours any more, not even to look at
+)
+
+func moreIf(yes bool) next {
+	if yes {
+		return more
+	}
+	return nothing
+}
+
+// run serves requests until the connection ends, or is left to the poller.
+func (c *conn) run() (n next) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.door.bug(r, c.x)
+			n = nothing
+		}
+		if n == later {
+			return
 		}
 		if c.torn {
 			c.reset()
 		}
 		c.net.Close()
 	}()
-	if c.site.tls != nil && !c.handshake() {
-		return
+	if !c.begun {
+		c.begun = true
+		if c.site.tls != nil && !c.handshake() {
+			return nothing
+		}
+		if c.negotiated() {
+			c.serveBundle(nil)
+			return nothing
+		}
 	}
-	if c.negotiated() {
-		c.serveBundle(nil)
-		return
-	}
-	for c.await() {
+	for {
+		if n := c.await(); n != more {
+			return n
+		}
 		if c.x == nil {
 			c.x = newExchange(c)
 		}
@@ -337,7 +380,7 @@ func (c *conn) run() {
 			c.x.release()
 			c.x = nil
 			c.serveBundle(already)
-			return
+			return nothing
 		}
 		if !keep && !c.torn && c.x.lingers() {
 			c.x.linger()
@@ -347,7 +390,7 @@ func (c *conn) run() {
 			c.x = nil
 		}
 		if !keep {
-			return
+			return nothing
 		}
 	}
 }
@@ -355,33 +398,33 @@ func (c *conn) run() {
 // reset closes the connection so that the client sees that its answer is not whole, where only the end of the connection says
 // that it is. Under TLS that means: without the alert that says so.
 func (c *conn) reset() {
-	if tcp, ok := c.poll.Conn.(*net.TCPConn); ok {
+	if tcp, ok := c.poll.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	c.poll.Conn.Close()
 }
 
 // await waits for a request. Most of them it serves: as long as each comes whole in one read, the loop is all there is.
-// It returns true when there is something to do that needs more reads, and false when the connection is to be closed.
-func (c *conn) await() bool {
+func (c *conn) await() next {
 	if c.x != nil { // pipelined
-		return true
+		return more
 	}
 	if c.secure || !c.poll.CanLoop() {
-		return c.awaitRequest()
+		return moreIf(c.awaitRequest())
 	}
-	s := c.pin()
-	c.poll.WritePatience(s.timeoutWrite)
-	c.poll.ReadBefore(poll.Now().Add(s.timeoutIdle))
-	err := c.poll.Loop(c)
+	c.poll.WritePatience(c.pin().timeoutWrite)
+	err := c.poll.Loop(c) // Idle sets the bound
+	if err == poll.ErrDetached {
+		return later
+	}
 	if c.x != nil && c.x.r == c.x.w && !c.over { // the end came while nothing was in hand
 		c.x.release()
 		c.x = nil
 	}
 	if errors.Is(err, poll.ErrInterrupted) || err == nil && c.x == nil { // drained between two requests, or during one
-		return c.awaitLast()
+		return moreIf(c.awaitLast())
 	}
-	return err == nil
+	return moreIf(err == nil)
 }
 
 // Room gives the buffer of the request in hand.

@@ -241,7 +241,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 	for {
 		if up == nil {
 			var f *fault.Fault
-			if up, f = pool.Dial(x.deadline); f != nil {
+			if up, f = pool.Dial(x.deadline, x.site.open); f != nil {
 				x.tick()
 				return f, nil
 			}

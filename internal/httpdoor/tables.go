@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -45,7 +47,8 @@ type site struct {
 	proxies    proxyproto.Trust // whose connections begin with a PROXY protocol header
 	add        config.ForwardHeaders
 
-	certificates      certificateNames // nil: there is only one
+	certificates      certificateNames          // nil: there is only one
+	open              func(net.Conn) *poll.Conn // on the poller of the listener's choice
 	limits            h1.Limits
 	http2             h2.Limits // Streams 0: HTTP/2 is off
 	bodyBytes         int64
@@ -175,6 +178,9 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 		timeoutWrite: time.Duration(l.Timeouts.Write), timeoutIdle: time.Duration(l.Timeouts.Idle),
 		seriesUnmatched:   b.metrics.HTTPRoute(observe.None, observe.None),
 		connectionsSeries: b.metrics.Listener(name, string(l.Protocol)),
+	}
+	if s.open = poll.Adopt; l.IO == config.IONetpoll {
+		s.open = poll.New
 	}
 	protocols := []string{"h2", "http/1.1"}
 	if s.http2 = http2Limits(l); s.http2.Streams == 0 {

@@ -496,6 +496,19 @@ func (s *socket) uninterrupt() { s.state.And(^halt) }
 // CloseWrite ends the writing half.
 func (s *socket) CloseWrite() error { return s.shutdown(syscall.SHUT_WR) }
 
+// SetLinger says what Close does with what was not sent, as net.TCPConn's does.
+func (s *socket) SetLinger(seconds int) error {
+	if !s.enter() {
+		return net.ErrClosed
+	}
+	defer s.leave()
+	l := syscall.Linger{Linger: int32(max(seconds, 0))}
+	if seconds >= 0 {
+		l.Onoff = 1
+	}
+	return os.NewSyscallError("setsockopt", syscall.SetsockoptLinger(s.fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &l))
+}
+
 // LocalAddr is the socket's own address.
 func (s *socket) LocalAddr() net.Addr { return s.local }
 

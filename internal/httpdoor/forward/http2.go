@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -51,14 +52,14 @@ func (p *Pool) newStream(b *h2.Conn, st *h2.Stream) *Conn {
 }
 
 // dialStream opens a connection, or takes a place on one that somebody else has opened meanwhile.
-func (p *Pool) dialStream(ctx context.Context) (*Conn, *fault.Fault) {
+func (p *Pool) dialStream(ctx context.Context, open func(net.Conn) *poll.Conn) (*Conn, *fault.Fault) {
 	for {
 		p.mu.Lock()
 		dialing := p.dialing
 		if dialing == nil {
 			p.dialing = make(chan struct{})
 			p.mu.Unlock()
-			return p.dialBundle(ctx)
+			return p.dialBundle(ctx, open)
 		}
 		p.mu.Unlock()
 		select {
@@ -74,14 +75,14 @@ func (p *Pool) dialStream(ctx context.Context) (*Conn, *fault.Fault) {
 }
 
 // dialBundle opens a connection for the first stream that waits for it, and tells the others.
-func (p *Pool) dialBundle(ctx context.Context) (*Conn, *fault.Fault) {
+func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (*Conn, *fault.Fault) {
 	defer func() {
 		p.mu.Lock()
 		close(p.dialing)
 		p.dialing = nil
 		p.mu.Unlock()
 	}()
-	under, f := p.dial(ctx)
+	under, f := p.dial(ctx, open)
 	if f != nil {
 		return nil, f
 	}
