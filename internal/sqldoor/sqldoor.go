@@ -6,7 +6,10 @@
 // statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
 // whatever else cannot be made again on another connection. What can be made again, variables above all, is remembered
 // and set on the connection that the next statement gets. Where LAST_INSERT_ID(), ROW_COUNT() and the like can be asked for
-// is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice.
+// is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice,
+// but for reads that a replica did not answer.
+//
+// In a group of instances statements go to the primary, and reads to replicas if the config says so: reads.go. Who is the primary is known by instance.go and keeper.go.
 //
 // A session outlives reloads: each statement reads the current Tables. When its database moves, or when its connection is
 // lost, the session goes on with another connection only if that is the same to the client: outside of a transaction, and with
@@ -18,7 +21,7 @@
 // Locks: Door.mu guards the sets of sessions and counts; session.mu guards what kill closes. Door.mu is never taken under
 // session.mu.
 //
-// What is not here: reading SQL (package scan), replicas, shards.
+// What is not here: reading SQL (package scan), the rules of roles (package group), shards.
 package sqldoor
 
 import (
