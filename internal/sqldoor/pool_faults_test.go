@@ -25,7 +25,9 @@ func TestConnectionLostAfterAnswer(t *testing.T) {
 	f := func(statements ...string) {
 		t.Helper()
 		last := statements[len(statements)-1]
-		fake := newFake(t, func(f *fake) { f.settings, f.hangsUp, f.greeting.Capabilities = true, last, f.greeting.Capabilities&^mysql.Framing })
+		fake := newFake(t, func(f *fake) {
+			f.settings, f.hangsUp, f.greeting.Capabilities = true, last, f.greeting.Capabilities&^mysql.Framing
+		})
 		fake.answer("BEGIN", packet(transaction.AppendTo(nil, mysql.Protocol41)))
 		fake.answer("INSERT INTO t VALUES (1)", packet(duplicate.AppendTo(nil)))
 		fake.answer("SET time_zone = '+01:00'", packet((&mysql.OK{Status: mysql.Autocommit}).AppendTo(nil, mysql.Protocol41)))
