@@ -150,6 +150,7 @@ type sessionView struct {
 	Listener       string           `json:"listener"`
 	Consumer       string           `json:"consumer"`
 	ClientAddress  string           `json:"client_address"`
+	Program        string           `json:"program,omitempty"` // what the client calls itself
 	Database       string           `json:"database,omitempty"`
 	Command        string           `json:"command,omitempty"` // that runs
 	RunningSeconds float64          `json:"running_seconds,omitempty"`
@@ -173,7 +174,7 @@ func (a *api) sessions(w http.ResponseWriter, r *http.Request) {
 	some, total := a.gateway.Databases().OpenSessions(limit)
 	views := make([]sessionView, len(some))
 	for i, s := range some {
-		v := sessionView{ID: s.ID, Listener: s.Listener, Consumer: s.Consumer, Database: s.Database, Command: s.Command, RunningSeconds: s.Running.Seconds(), Statement: shorten(s.Statement),
+		v := sessionView{ID: s.ID, Listener: s.Listener, Consumer: s.Consumer, Program: s.Program, Database: s.Database, Command: s.Command, RunningSeconds: s.Running.Seconds(), Statement: shorten(s.Statement),
 			Instance: s.Instance, Pins: []sessionPinView{}}
 		if s.Address.IsValid() {
 			v.ClientAddress = s.Address.String()

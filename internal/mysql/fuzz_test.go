@@ -72,6 +72,9 @@ func FuzzHandshake(f *testing.F) {
 				}
 			}
 		}
+		if v, ok := Attribute(b, "a"); ok && len(v) >= len(b) {
+			t.Errorf("an attribute of %d bytes out of %d", len(v), len(b))
+		}
 		var a, a2 AuthSwitch
 		if a.Decode(b) == nil && len(a.Nonce) != Ed25519NonceLen-1 { // with its NUL that would be the other kind of nonce
 			if err := a2.Decode(a.AppendTo(nil)); err != nil || !(a.Plugin == a2.Plugin && bytes.Equal(a.Nonce, a2.Nonce)) {

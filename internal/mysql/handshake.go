@@ -149,6 +149,21 @@ func (s *SignIn) Decode(payload []byte) error {
 	return nil
 }
 
+// Attribute gives the value of a connection attribute; ok is false when it is not among them, or behind something that is no
+// pair of names and values. The value is a view.
+func Attribute(attributes []byte, name string) (value []byte, ok bool) {
+	for r := (reader{b: attributes}); len(r.b) > 0; {
+		key, value := r.lenencBytes(), r.lenencBytes()
+		if r.failed {
+			return nil, false
+		}
+		if string(key) == name {
+			return value, true
+		}
+	}
+	return nil, false
+}
+
 // AppendTLSRequest appends the short form that asks for TLS.
 func (s *SignIn) AppendTLSRequest(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(s.Capabilities|TLS))

@@ -60,6 +60,7 @@ type SQLSession struct {
 	Listener  string
 	Consumer  string
 	Address   netip.Addr
+	Program   string        // what the client calls itself; "" when it does not
 	Database  string        // "" for none
 	Command   string        // that runs; "" between statements
 	Running   time.Duration // since it began

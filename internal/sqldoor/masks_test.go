@@ -3,12 +3,14 @@ package sqldoor
 import (
 	"encoding/binary"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
+	"github.com/menshen-gateway/menshen/internal/testenv"
 )
 
 // unspoken are the capabilities that change the form of packets in a way that is not followed here. Bit 28 is MySQL's sign-in with several
@@ -100,5 +102,44 @@ func TestMasks(t *testing.T) {
 	_ = client.Write(mysql.AppendCommand(nil, mysql.ComPing, ""))
 	if payload, _, err = client.ReadMessage(1, 1000); err != nil || !mysql.IsOK(payload) {
 		t.Errorf("%q, %v", payload, err)
+	}
+}
+
+// TestProgramNames: what a client calls itself is shown, as far as it is fit to be.
+func TestProgramNames(t *testing.T) {
+	t.Parallel()
+	pair := func(name, value string) string {
+		return string(mysql.AppendLenencString(mysql.AppendLenencString(nil, name), value))
+	}
+	f := func(attributes, want string) {
+		t.Helper()
+		if got := programOf([]byte(attributes)); got != want {
+			t.Errorf("%q: %q, want %q", attributes, got, want)
+		}
+	}
+	f("", "")
+	f(pair("_pid", "7")+pair("_client_name", "libmariadb")+pair("program_name", "mysql"), "mysql")
+	f(pair("_client_name", "Go-MySQL-Driver")+pair("program_name", ""), "Go-MySQL-Driver")
+	f(pair("_pid", "7"), "")
+	f(pair("program_name", "a\r\n\x1b[31mb\xff"), "a???[31mb\uFFFD")
+	f(pair("program_name", strings.Repeat("й", 500)), strings.Repeat("й", programMax/2))
+	f(pair("_pid", "7")+"\x0cprogram_name\x7fcut", "")
+	f("\xff\xff\xff", "")
+
+	g := open(t, shop(testenv.FreeAddress(t)))
+	c := g.one("app:apple", "", "connectionAttributes=program_name:watcher")
+	rows, err := c.Query("SHOW MENSHEN SESSIONS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	columns, _ := rows.Columns()
+	values := make([]string, len(columns))
+	into := make([]any, len(columns))
+	for i := range into {
+		into[i] = &values[i]
+	}
+	if !rows.Next() || rows.Scan(into...) != nil || values[len(values)-1] != "watcher" {
+		t.Errorf("%q: %q", columns, values)
 	}
 }

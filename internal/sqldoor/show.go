@@ -236,7 +236,7 @@ func (s *session) flush(what string) bool {
 }
 
 func (s *session) listSessions() listing {
-	l := listing{key: 3, columns: []string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds", "Instance", "Statement"}}
+	l := listing{key: 3, columns: []string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds", "Instance", "Statement", "Program"}}
 	for _, o := range s.own() {
 		v := o.view()
 		connection, pinned := "0", ""
@@ -250,7 +250,7 @@ func (s *session) listSessions() listing {
 		if len(pins) > 0 {
 			pinned = seconds(oldest(v.Pins))
 		}
-		l.add(strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, v.Command, seconds(v.Running), connection, strings.Join(pins, ", "), pinned, v.Instance, shorten(v.Statement))
+		l.add(strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, v.Command, seconds(v.Running), connection, strings.Join(pins, ", "), pinned, v.Instance, shorten(v.Statement), v.Program)
 	}
 	return l
 }

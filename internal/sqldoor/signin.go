@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,6 +86,7 @@ func (s *session) signIn() bool {
 	}
 	s.capabilities = in.Capabilities & (offered | mysql.TLS)
 	s.collation = in.Collation
+	s.program = programOf(in.Attributes)
 	s.status = mysql.Autocommit
 
 	s.nonce = nonce
@@ -281,6 +283,19 @@ func (a *admission) askPassword(secure bool) (password []byte, ok bool) {
 	}
 	password, err = mysql.DecryptPassword(key, password, a.nonce)
 	return password, err == nil
+}
+
+// programMax is as much of a program's name as is kept.
+const programMax = 64
+
+// programOf is the name under which a client introduces itself: program_name as its programmer says, else the library's.
+func programOf(attributes []byte) string {
+	for _, name := range [...]string{"program_name", "_client_name"} {
+		if v, ok := mysql.Attribute(attributes, name); ok && len(v) > 0 {
+			return printable(strings.ToValidUTF8(string(v[:min(len(v), programMax)]), "\uFFFD"))
+		}
+	}
+	return ""
 }
 
 // printable is a user name for an error message: bounded, and without control characters.

@@ -13,10 +13,10 @@ import (
 // This file is what the door tells of itself: to SHOW MENSHEN, to the admin API, and to metrics.
 
 // shown is what others may read of a session.
-type shown struct{ consumer, database string }
+type shown struct{ consumer, database, program string }
 
 func (s *session) show() {
-	if now := (shown{s.consumer.Name, s.database}); s.shown.Load() == nil || *s.shown.Load() != now {
+	if now := (shown{s.consumer.Name, s.database, s.program}); s.shown.Load() == nil || *s.shown.Load() != now {
 		s.shown.Store(&now)
 	}
 }
@@ -41,7 +41,7 @@ func (d *Door) sessionsOf(consumer string) (all []*session) {
 // view is what can be seen of a session from other goroutines.
 func (s *session) view() observe.SQLSession {
 	about := s.shown.Load()
-	v := observe.SQLSession{ID: s.id, Listener: s.serving.listener, Consumer: about.consumer, Address: s.address, Database: about.database}
+	v := observe.SQLSession{ID: s.id, Listener: s.serving.listener, Consumer: about.consumer, Address: s.address, Database: about.database, Program: about.program}
 	if begun := s.waiting.Load(); begun != 0 {
 		v.Command, v.Running = mysql.Command(s.command.Load()).String(), max(poll.Now().Sub(poll.Instant(begun)), 0)
 		switch d := s.doing.Load(); mysql.Command(s.command.Load()) {

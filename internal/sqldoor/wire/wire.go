@@ -40,7 +40,8 @@ type Conn struct {
 	buf  []byte // nil while idle
 	r, w int    // unread bytes are buf[r:w]
 	full bool   // the last read filled the buffer: a larger one pays
-	idle []byte // see idleBuffer
+
+	idle *[idleBuffer]byte // see there; nil until it is needed
 
 	out []byte // for small messages; kept
 }
@@ -156,9 +157,9 @@ func (c *Conn) Await() error {
 		return c.poll.Await()
 	}
 	if c.idle == nil {
-		c.idle = make([]byte, idleBuffer)
+		c.idle = new([idleBuffer]byte)
 	}
-	c.buf = c.idle
+	c.buf = c.idle[:]
 	return c.Fill()
 }
 
