@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +36,32 @@ func NewRegistry(log *slog.Logger) *Registry {
 	}
 	r := &Registry{log: log, epoch: time.Now(), endpoints: map[endpointKey]*Endpoint{}, groups: map[string]*group{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.checks.Go(r.sweep)
 	return r
+}
+
+// sweepInterval is how often pools are asked to close what they have kept for too long.
+const sweepInterval = 5 * time.Second
+
+// sweep asks all pools that can, one goroutine for all of them. It ends with Close.
+func (r *Registry) sweep() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		endpoints := slices.Collect(maps.Values(r.endpoints))
+		r.mu.Unlock()
+		for _, e := range endpoints {
+			if pool, ok := e.Pool.(interface{ Sweep() }); ok {
+				pool.Sweep()
+			}
+		}
+	}
 }
 
 // now is the registry's clock in nanoseconds. It starts at 1 s so that 0 never stands for a time.
