@@ -74,7 +74,7 @@ func TestSlowLog(t *testing.T) {
 	}
 	r := SlowStatement{
 		Time: time.Date(2026, 11, 22, 12, 31, 5, 42000, time.UTC), Listener: "sql", ClientAddress: netip.MustParseAddr("192.0.2.8"), Consumer: "app", Session: 9, Database: "shop", Endpoint: "10.0.1.1:3306",
-		Command: "query", Kind: "select", Digest: "00000000000000ab", Statement: "select \"a\n\" from t where id = ?", Pins: []string{"transaction", "user \"lock\""}, SQLCode: 1146, SQLState: "42S02",
+		Command: "query", Kind: "select", Split: "replica", Digest: "00000000000000ab", Statement: "select \"a\n\" from t where id = ?", Pins: []string{"transaction", "user \"lock\""}, SQLCode: 1146, SQLState: "42S02",
 		Rows: 3, Affected: 1, BytesIn: 41, BytesOut: 62, Generation: 3, Total: 1500 * time.Millisecond, Queue: time.Millisecond, Connect: 2 * time.Millisecond, Settings: 3 * time.Millisecond,
 		Upstream: time.Second, Stream: 400 * time.Millisecond,
 	}
@@ -94,7 +94,7 @@ func TestSlowLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"time":"2026-11-22T12:31:05.000042Z","slow":true,"listener":"sql","client_address":"192.0.2.8","consumer":"app","session":9,"database":"shop","endpoint":"10.0.1.1:3306",` +
-		`"command":"query","kind":"select","digest":"00000000000000ab","statement":"select \"a\n\" from t where id = ?","pins":["transaction","user \"lock\""],"sql_code":1146,"sql_state":"42S02",` +
+		`"command":"query","kind":"select","split":"replica","digest":"00000000000000ab","statement":"select \"a\n\" from t where id = ?","pins":["transaction","user \"lock\""],"sql_code":1146,"sql_state":"42S02",` +
 		`"duration_ms":1500.000,"queue_ms":1.000,"connect_ms":2.000,"settings_ms":3.000,"upstream_ms":1000.000,"stream_ms":400.000,"rows":3,"affected":1,"bytes_in":41,"bytes_out":62,"generation":3}` + "\n"
 	if string(first) != want {
 		t.Errorf("%s", first)

@@ -36,6 +36,7 @@ type SlowStatement struct {
 	Endpoint      string // "" when none was asked
 	Command       string // "query", "execute", ...
 	Kind          string // what it is by its words: "select", "update", ...
+	Split         string // as in Record
 	Digest        string // see DigestStatus.ID
 	Statement     string // without literals
 	Literals      []byte // the text as the client sent it; nil unless asked for
@@ -117,6 +118,7 @@ func appendSlow(dst []byte, r *SlowStatement, c *clock) []byte {
 	dst = text(dst, `,"endpoint":`, r.Endpoint)
 	dst = text(dst, `,"command":`, r.Command)
 	dst = text(dst, `,"kind":`, r.Kind)
+	dst = text(dst, `,"split":`, r.Split)
 	dst = text(dst, `,"digest":`, r.Digest)
 	dst = text(dst, `,"statement":`, r.Statement)
 	dst = text(dst, `,"literals":`, r.Literals)

@@ -301,3 +301,66 @@ func BenchmarkKnownStatement(b *testing.B) {
 		s.st.judgement = s.judge(text, true)
 	}
 }
+
+// What follows SHOW MENSHEN and FLUSH is a client's.
+func FuzzShowClauses(f *testing.F) {
+	for _, rest := range []string{"", " LIKE '%x%'", " LIKE 'a' LIMIT 5;", " limit 0 -- x", " LIKE \"a\\", " LIMIT 18446744073709551616", " LIKE N'a'", "LIKE _utf8 'a'", ";;", "FLUSH MENSHEN DIGESTS", "flush /*", " LIKE x'41'"} {
+		f.Add(rest, uint8(0))
+		f.Add(rest, uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, rest string, pick uint8) {
+		s := &session{mode: scan.Mode{MariaDB: pick&1 == 0, Version: 101119, ANSIQuotes: pick&2 != 0, NoBackslashEscapes: pick&4 != 0}}
+		pattern, limit, ok := s.clauses([]byte(rest))
+		if ok && (limit < 0 || limit > rowsMax) {
+			t.Errorf("limit %d", limit)
+		}
+		if ok && pattern != nil {
+			like("select name from users where id = ?", *pattern)
+		}
+		s.flushes(rest)
+	})
+}
+
+func FuzzLike(f *testing.F) {
+	f.Add("abc", "a%c")
+	f.Add("a%c", `a\%_`)
+	f.Add("", "%%")
+	f.Fuzz(func(t *testing.T, text, pattern string) {
+		if len(text)*len(pattern) > 1<<16 {
+			return
+		}
+		if got, want := like(text, pattern), slowLike([]rune(strings.ToLower(text)), []rune(strings.ToLower(pattern))); got != want {
+			t.Errorf("%q like %q: %v", text, pattern, got)
+		}
+	})
+}
+
+// slowLike is like, by its definition.
+func slowLike(t, p []rune) bool {
+	// reach[i] says that the pattern so far matches the first i characters.
+	reach := make([]bool, len(t)+1)
+	reach[0] = true
+	for j := 0; j < len(p); j++ {
+		next := make([]bool, len(t)+1)
+		c, escaped := p[j], false
+		if c == '\\' && j+1 < len(p) {
+			j++
+			c, escaped = p[j], true
+		} else if c == '\\' {
+			return false
+		}
+		for i := range reach {
+			switch {
+			case !reach[i]:
+			case c == '%' && !escaped:
+				for k := i; k <= len(t); k++ {
+					next[k] = true
+				}
+			case i < len(t) && (c == '_' && !escaped || c == t[i]):
+				next[i+1] = true
+			}
+		}
+		reach = next
+	}
+	return reach[len(t)]
+}

@@ -75,6 +75,9 @@ func (s *session) recordSlow(total time.Duration) {
 	}
 	if st.database != nil {
 		r.Database = st.database.name
+		if len(st.database.instances) > 1 && st.endpoint != "" {
+			r.Split = st.to.String()
+		}
 	}
 	if d := st.digest; d != nil {
 		r.Kind, r.Digest, r.Statement = st.Kind.String(), d.id(), d.text

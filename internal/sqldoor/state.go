@@ -272,9 +272,9 @@ func here(c *backend.Conn) spot { return spot{c, c.Turn()} }
 
 // traces is where the effects of the session's last statements can be asked for.
 type traces struct {
-	pool     *backend.Pool   // of last
-	last     spot            // the last statement: ROW_COUNT(); empty when that was the gateway's own
-	counted  bool            // ROW_COUNT() is known to be count: the last statement failed, or the gateway itself answered it
+	pool     *backend.Pool // of last
+	last     spot          // the last statement: ROW_COUNT(); empty when that was the gateway's own
+	counted  bool          // ROW_COUNT() is known to be count: the last statement failed, or the gateway itself answered it
 	count    int
 	found    spot            // the last one with rows: FOUND_ROWS()
 	warned   bool            // the list of warnings and errors may hold something
