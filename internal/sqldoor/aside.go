@@ -123,14 +123,11 @@ func (s *session) changeUser() (goOn bool) {
 		if in.Collation != 0 {
 			s.collation = uint8(in.Collation)
 		}
-		if s.capabilities.Has(mysql.ConnectAttributes) {
-			s.program = programOf(in.Attributes)
-		}
 		database := string(in.Database)
 		if database == "" {
 			database = s.listener.defaultDatabase
 		}
-		refused = s.enter(a.consumer, database)
+		refused = s.enter(a.consumer, database, programOf(in.Attributes))
 	}
 	if refused != nil {
 		s.refuse(*refused)

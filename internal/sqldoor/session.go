@@ -40,7 +40,6 @@ type session struct {
 	listener *listener // its newest settings
 
 	consumer     *identity.Consumer // nil before sign-in
-	program      string             // see programOf
 	capabilities mysql.Capability
 	collation    uint8
 	nonce        [mysql.NonceLen]byte // the last one that the client was given

@@ -86,7 +86,6 @@ func (s *session) signIn() bool {
 	}
 	s.capabilities = in.Capabilities & (offered | mysql.TLS)
 	s.collation = in.Collation
-	s.program = programOf(in.Attributes)
 	s.status = mysql.Autocommit
 
 	s.nonce = nonce
@@ -102,7 +101,7 @@ func (s *session) signIn() bool {
 	if database == "" {
 		database = l.defaultDatabase
 	}
-	if refused := s.enter(a.consumer, database); refused != nil {
+	if refused := s.enter(a.consumer, database, programOf(in.Attributes)); refused != nil {
 		s.recordSignIn(begun, a.user, database, refused)
 		return s.turnAway(a.seq, *refused)
 	}
@@ -118,12 +117,12 @@ func (s *session) signIn() bool {
 
 // enter makes the session the consumer's, in a database ("" for none), and connects to its instance: a client should
 // learn when it signs in that its database is not there.
-func (s *session) enter(c *identity.Consumer, database string) *mysql.Error {
+func (s *session) enter(c *identity.Consumer, database, program string) *mysql.Error {
 	if refused := s.admit(c); refused != nil {
 		return refused
 	}
 	s.consumer, s.database = c, database
-	s.show()
+	s.showAs(program)
 	if database == "" {
 		return nil
 	}

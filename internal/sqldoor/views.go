@@ -15,8 +15,12 @@ import (
 // shown is what others may read of a session.
 type shown struct{ consumer, database, program string }
 
-func (s *session) show() {
-	if now := (shown{s.consumer.Name, s.database, s.program}); s.shown.Load() == nil || *s.shown.Load() != now {
+// show tells others what the session is now.
+func (s *session) show() { s.showAs(s.shown.Load().program) }
+
+// showAs is show for a client that has just said what it calls itself. The name is kept nowhere else.
+func (s *session) showAs(program string) {
+	if now := (shown{s.consumer.Name, s.database, program}); s.shown.Load() == nil || *s.shown.Load() != now {
 		s.shown.Store(&now)
 	}
 }
