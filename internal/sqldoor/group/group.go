@@ -10,6 +10,8 @@
 //     was not seen yet) there is no primary, but nothing is refused either.
 //   - An instance that was replaced is not the primary again before it has followed the group, or has all that its
 //     successor has, which must be read-only by then. So nothing flaps back to an old primary that comes back with an old state.
+//   - Nor is one that comes back writable and lacks what the last primary was seen to have. One that was seen to change from
+//     read-only to writable may lack some: that is how a replica of a dead primary is promoted.
 //   - An instance whose transactions have nothing in common with the group's is not its primary.
 //   - A replica may be read if it follows the primary and its lag is known to be at most the allowed one.
 //
@@ -142,6 +144,7 @@ type member struct {
 	failures int         // in a row
 	since    time.Time   // of the first of these
 	first    Observation // of the good ones in a row with Writable as in good
+	risen    bool        // there was no answer before first, so nobody saw it change
 	fresh    time.Time   // when its source was last seen connected
 	lag      time.Duration
 	age      bool // fresh and lag are known
@@ -185,6 +188,7 @@ func (g *Group) Observe(address string, o Observation) {
 	if m == nil {
 		return
 	}
+	gone := m.gone()
 	m.asked, m.last = true, o
 	if o.Err != nil {
 		if m.failures == 0 {
@@ -193,8 +197,8 @@ func (g *Group) Observe(address string, o Observation) {
 		m.failures++
 		return
 	}
-	if !m.known || m.good.Writable != o.Writable || m.gone() {
-		m.first = o
+	if !m.known || m.good.Writable != o.Writable || gone {
+		m.first, m.risen = o, !m.known || gone
 	}
 	m.failures = 0
 	m.known, m.good = true, o
@@ -357,12 +361,15 @@ func (g *Group) unfit(address string) string {
 		// Only of a successor that takes no more writes is it known what it has.
 		last := g.members[g.incumbent]
 		final := last != nil && last.known && !last.good.Writable && !last.good.Position.Empty()
-		if !final || !m.good.Position.Covers(last.good.Position) {
+		if !final || !m.good.Position.Contains(last.good.Position) {
 			return fmt.Sprintf("%s is writable, but was replaced by %s and has not followed it since: it may lack transactions (to accept it, take %s out of the config)", address, by, by)
 		}
 	}
 	if history := g.common(address); !history.Empty() && !m.good.Position.Related(history) {
 		return address + " is writable, but its transactions have nothing in common with the group's"
+	}
+	if last := g.members[g.incumbent]; m.risen && last != nil && !m.good.Position.Contains(last.good.Position) {
+		return fmt.Sprintf("%s came back writable, and lacks transactions that %s had: it was not promoted", address, g.incumbent)
 	}
 	for _, s := range m.good.Sources {
 		if s.IO == Stopped && !s.SQL {

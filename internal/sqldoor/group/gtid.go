@@ -21,7 +21,8 @@ type Position struct {
 // domain is how far a MariaDB domain is.
 type domain struct {
 	last    uint64
-	servers map[uint32]bool // that wrote in it, as far as is known
+	head    uint32            // who wrote that
+	servers map[uint32]uint64 // the last of each that wrote in it, as far as is known
 }
 
 // span is the transactions first to last of a MySQL server.
@@ -47,15 +48,22 @@ func ParseMariaDB(texts ...string) (Position, error) {
 				return Position{}, fmt.Errorf("%q is not domain-server-sequence", clip(item))
 			}
 			d := p.domains[uint32(number)]
-			if d.servers == nil {
-				d.servers = map[uint32]bool{}
-			}
-			d.servers[uint32(server)] = true
-			d.last = max(d.last, sequence)
-			p.domains[uint32(number)] = d
+			p.domains[uint32(number)] = d.with(uint32(server), sequence)
 		}
 	}
 	return p, nil
+}
+
+// with adds a transaction. The map of servers may be changed in place.
+func (d domain) with(server uint32, sequence uint64) domain {
+	if d.servers == nil {
+		d.servers = map[uint32]uint64{}
+	}
+	d.servers[server] = max(d.servers[server], sequence)
+	if sequence > d.last || len(d.servers) == 1 {
+		d.last, d.head = max(d.last, sequence), server
+	}
+	return d
 }
 
 // ParseMySQL reads a set such as "3E11FA47-...:1-5:11-18, other:tag:7".
@@ -113,7 +121,8 @@ func merged(spans []span) []span {
 // Empty says that there is no transaction in it, or that nothing is known.
 func (p Position) Empty() bool { return len(p.domains) == 0 && len(p.sets) == 0 }
 
-// Covers says that p has every transaction of q. Every position covers the empty one.
+// Covers says that p has every transaction of q, if both are of one history: MariaDB's numbers alone tell no more. Every position covers the
+// empty one.
 func (p Position) Covers(q Position) bool {
 	for number, d := range q.domains {
 		if p.domains[number].last < d.last {
@@ -131,12 +140,23 @@ func (p Position) Covers(q Position) bool {
 	return true
 }
 
+// Contains says that p has every transaction of q, also when their histories may have parted: in each domain it has the very last one of q, by number and server,
+// and with it all before.
+func (p Position) Contains(q Position) bool {
+	for number, d := range q.domains {
+		if p.domains[number].servers[d.head] < d.last {
+			return false
+		}
+	}
+	return p.Covers(q)
+}
+
 // Related says that p and q share a piece of history: a server's transactions in the same domain (MariaDB), or a
 // transaction (MySQL). An empty position is related to none.
 func (p Position) Related(q Position) bool {
 	for number, d := range q.domains {
 		for server := range d.servers {
-			if p.domains[number].servers[server] {
+			if _, both := p.domains[number].servers[server]; both {
 				return true
 			}
 		}
@@ -157,13 +177,9 @@ func (p Position) Union(q Position) Position {
 	for _, from := range []Position{p, q} {
 		for number, d := range from.domains {
 			to := out.domains[number]
-			if to.servers == nil {
-				to.servers = map[uint32]bool{}
+			for server, sequence := range d.servers {
+				to = to.with(server, sequence)
 			}
-			for server := range d.servers {
-				to.servers[server] = true
-			}
-			to.last = max(to.last, d.last)
 			out.domains[number] = to
 		}
 		for key, spans := range from.sets {

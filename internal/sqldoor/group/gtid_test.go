@@ -45,6 +45,27 @@ func TestCovers(t *testing.T) {
 	f(one+":1-10:tag:1-3", one+":tag:2", true)
 }
 
+func TestContains(t *testing.T) {
+	t.Parallel()
+	f := func(p, q string, want bool) {
+		t.Helper()
+		if got := parse(t, p).Contains(parse(t, q)); got != want {
+			t.Errorf("%q contains %q: %v", p, q, got)
+		}
+	}
+	f("", "", true)
+	f("0-1-5", "", true)
+	f("0-1-5", "0-1-5", true)
+	f("0-1-4", "0-1-5", false)
+	f("0-1-5", "0-2-5", false) // the same number, by another server: they have parted
+	f("0-1-9", "0-2-5", false)
+	f("0-1-3,0-2-9", "0-1-2,0-2-8", true)
+	f("0-2-9", "0-1-2,0-2-8", true) // who has the last one has those before it
+	f("0-2-9,1-1-1", "0-2-8,1-1-2", false)
+	f(one+":1-9", one+":1-9", true)
+	f(one+":1-9", one+":1-9,"+two+":1", false)
+}
+
 func TestRelated(t *testing.T) {
 	t.Parallel()
 	f := func(p, q string, want bool) {
@@ -107,7 +128,7 @@ func FuzzPositions(f *testing.F) {
 			if !p.Covers(p) || !p.Covers(Position{}) || p.Related(q) != q.Related(p) || !p.Empty() && !p.Related(p) {
 				t.Errorf("%q, %q", a, b)
 			}
-			if u := p.Union(q); !u.Covers(p) || !u.Covers(q) || p.Covers(q) && !p.Covers(u) {
+			if u := p.Union(q); !u.Covers(p) || !u.Covers(q) || p.Contains(q) && !p.Covers(q) || !p.Contains(p) || p.Covers(q) && !p.Covers(u) {
 				t.Errorf("union of %q and %q", a, b)
 			}
 		}
