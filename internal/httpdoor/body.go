@@ -315,6 +315,9 @@ func (x *exchange) relayContinue() {
 
 // answered notes that the final response is there: a client that still waits for 100 need not send its body.
 func (x *exchange) answered() {
+	if x.expecting.Load() == expectNothing { // nobody but startPump changes that
+		return
+	}
 	x.interim.Lock()
 	defer x.interim.Unlock()
 	if x.expecting.CompareAndSwap(expectWaiting, expectRefused) {

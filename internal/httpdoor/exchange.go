@@ -118,7 +118,9 @@ func usual(b []byte) []byte {
 
 // begin prepares for the request whose head was just parsed.
 func (x *exchange) begin(s *site, now poll.Instant) {
-	x.clear()
+	if x.site != nil { // the exchange has served another request; release leaves nothing
+		x.clear()
+	}
 	x.site, x.began, x.now = s, now, now
 	x.keep = !x.request.Close
 	x.upstream = -1
@@ -266,8 +268,8 @@ func (x *exchange) hop() forward.Hop {
 	return forward.Hop{Add: x.site.add, Peer: x.conn.peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(x.site)}
 }
 
-// tick reads the clock. That costs as much as matching the route, so a plain request does it three times: when its head is
-// there, when its answer is there, and at its end.
+// tick reads the clock. That costs as much as matching the route, so a plain request does it once, at its end: when its head and its
+// answer came the poller has noted.
 func (x *exchange) tick() poll.Instant {
 	x.now = poll.Now()
 	return x.now

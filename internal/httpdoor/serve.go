@@ -251,11 +251,12 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 		x.conn.hold(&x.conn.endpoint, up.Poll())
 		f := x.exchangeHeads(up)
 		x.conn.hold(&x.conn.endpoint, nil)
-		x.tick()
 		if f == nil {
+			x.now = max(x.now, up.Poll().Recent()) // when the answer came
 			*firstByte = max(1, x.now.Sub(began))
 			return nil, up
 		}
+		x.tick()
 		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint.
 		if !up.Reused || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !x.bodyUnsent() && !idempotent(x.request.Method) {
 			return f, up
@@ -641,7 +642,7 @@ func (x *exchange) readHead(s *site) bool {
 
 // accept begins the request whose head of n bytes was parsed.
 func (x *exchange) accept(s *site, n int) {
-	x.begin(s, poll.Now())
+	x.begin(s, max(x.conn.last, x.conn.poll.Recent())) // when it came; but the one before it ended first
 	x.headFrom, x.headTo = x.r, x.r+n
 	x.r += n
 	x.bytesIn += int64(n)

@@ -21,6 +21,7 @@ type loop struct {
 	epfd   int
 	file   *os.File // epfd, for the runtime's poller
 	events [128]syscall.EpollEvent
+	looked atomic.Int64 // the Instant of the last turn that found something
 
 	mu      sync.Mutex // guards what follows; it is a leaf
 	ready   []*socket  // detached sockets with something to do, the oldest at head
@@ -159,6 +160,9 @@ func stopLoop() {
 func (l *loop) turn() {
 	for {
 		n := l.poll()
+		if n > 0 {
+			l.looked.Store(int64(Now()))
+		}
 		woken := 0
 		for i := range l.events[:n] {
 			e := &l.events[i]

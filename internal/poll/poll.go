@@ -482,6 +482,15 @@ func (c *Conn) Quiet() bool {
 	return c.stillSilent()
 }
 
+// Recent gives the moment at which the own poller last saw something come, on any connection: for whoever was woken by it, when
+// that came. It saves a reading of the clock. Elsewhere it is Now.
+func (c *Conn) Recent() Instant {
+	if c.own != nil {
+		return c.own.recent()
+	}
+	return Now()
+}
+
 // NetConn gives the connection underneath.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 

@@ -35,6 +35,7 @@ type socket struct {
 
 func (*socket) arm(Instant)             {}
 func (*socket) interrupt()              {}
+func (*socket) recent() Instant         { return Now() }
 func (*socket) uninterrupt()            {}
 func (*socket) await() error            { return nil }
 func (*socket) writeAwait([]byte) error { return nil }

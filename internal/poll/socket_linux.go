@@ -488,6 +488,9 @@ func (s *socket) shutdown(how int) error {
 
 func (s *socket) onLoop() {}
 
+// recent is Conn's Recent.
+func (s *socket) recent() Instant { return max(Instant(s.loop.looked.Load()), 1) }
+
 func (s *socket) shutdownBoth() error { return s.shutdown(syscall.SHUT_RDWR) }
 
 func (s *socket) interrupt()   { s.raise(halt, nil) }
