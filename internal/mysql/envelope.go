@@ -89,7 +89,11 @@ type Frames struct {
 	left int
 	head [HeaderLen]byte
 	have int
+	full bool // the last header's frame has PayloadMax bytes
 }
+
+// Continues says that the next frame goes on with the message of the one before. While Walk calls number, that is the frame that is numbered.
+func (f *Frames) Continues() bool { return f.full }
 
 // Between says that the stream stands between two frames.
 func (f *Frames) Between() bool { return f.left == 0 && f.have == 0 }
@@ -116,6 +120,7 @@ func (f *Frames) Walk(b []byte, number func(sequence uint8) uint8) {
 				}
 			}
 			f.left = int(f.head[0]) | int(f.head[1])<<8 | int(f.head[2])<<16
+			f.full = f.left == PayloadMax
 			f.have = 0
 		}
 		b = b[n:]

@@ -16,8 +16,8 @@ import (
 // envelopes is the compressed form of a connection, between the frames and the socket or TLS. Whoever reads and writes
 // frames above it notices nothing, with one exception, which is its business too: with compression, servers and clients number
 // the frames inside of envelopes as it happens (after each flush they go on with the number of the envelope, and nobody
-// checks), while without it every frame counts. So frames from an instance, and of a client's file, get the numbers here that they
-// would have had.
+// checks), while without it every frame counts. So frames from an instance, those of a client's file, and
+// what follows the first frame of a long command, get the numbers here that they would have had.
 //
 // What is read is inflated as it is asked for: no announced length allocates anything. Between commands no buffer is held.
 type envelopes struct {
@@ -145,7 +145,7 @@ func (e *envelopes) Read(p []byte) (n int, err error) {
 	}
 	e.read.Walk(p[:n], func(sequence uint8) uint8 {
 		e.turned = true
-		if e.counts {
+		if e.counts || e.read.Continues() { // libmariadb numbers all frames of a long command 0
 			sequence = e.inner
 		}
 		e.inner = sequence + 1

@@ -143,6 +143,35 @@ func TestEnvelopesAreNumbered(t *testing.T) {
 	}
 }
 
+// libmariadb numbers every frame of a command 0 when it compresses. Those that go on with a message are numbered on, and nothing else is.
+func TestLongCommandIsNumbered(t *testing.T) {
+	t.Parallel()
+	var frames []byte
+	for _, length := range []int{mysql.PayloadMax, mysql.PayloadMax, 5, 7} { // one command of three frames, and another one
+		frames = append(mysql.Header{Length: length}.AppendTo(frames), make([]byte, length)...)
+	}
+	in := new(bytes.Buffer)
+	for n := uint8(0); len(frames) > 0; n++ {
+		piece := frames[:min(len(frames), mysql.PayloadMax-1000)]
+		frames = frames[len(piece):]
+		in.Write(append(mysql.Envelope{Length: len(piece), Sequence: n}.AppendTo(nil), piece...))
+	}
+	e := &envelopes{under: duplex{in, io.Discard}, how: mysql.Zlib, turned: true}
+	got, err := io.ReadAll(io.MultiReader(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var numbers []uint8
+	for len(got) > 0 {
+		h, _ := mysql.ParseHeader(got)
+		numbers = append(numbers, h.Sequence)
+		got = got[mysql.HeaderLen+h.Length:]
+	}
+	if want := []uint8{0, 1, 2, 0}; !bytes.Equal(numbers, want) {
+		t.Errorf("frames %d, want %d", numbers, want)
+	}
+}
+
 // deflated makes an envelope whose announced length may be a lie.
 func deflated(content string, announced int, sequence uint8, more string) string {
 	var b bytes.Buffer
