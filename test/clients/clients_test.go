@@ -177,10 +177,10 @@ const common = "connect_sha2 connect_tls wrong_password types blob transaction r
 
 var programs = []program{
 	{"python", python, common + " disconnect settings"},
-	{"node", node, common + " disconnect connect_native pipelined change_user reset"},
-	{"c", compiled, common + " disconnect connect_native cursor change_user reset commands"},
-	{"php-mysqli", php("mysqli"), common + " disconnect change_user persistent"},
-	{"php-pdo", php("pdo"), common},
+	{"node", node, common + " disconnect connect_native pipelined compressed change_user reset"},
+	{"c", compiled, common + " disconnect connect_native cursor change_user reset commands compressed"},
+	{"php-mysqli", php("mysqli"), common + " disconnect compressed change_user persistent"},
+	{"php-pdo", php("pdo"), common + " compressed"},
 }
 
 func TestClients(t *testing.T) {

@@ -63,6 +63,20 @@ func goDriver(t *testing.T, h *house) {
 		defer wrong.Close()
 		refused(t, wrong.Ping(), 1045, "28000")
 	})
+	check("compressed", func(t *testing.T) {
+		data := bytes.Repeat([]byte("0123456789abcdef"), 17<<16)
+		for _, more := range []string{"", "tls=menshen"} {
+			db := open("compress=true", "maxAllowedPacket=0", more)
+			_, err := db.Exec("REPLACE INTO blobs VALUES ('go-compressed', ?)", data)
+			must(t, err)
+			var back []byte
+			must(t, db.QueryRow("SELECT b FROM blobs WHERE who = ?", "go-compressed").Scan(&back))
+			if !bytes.Equal(data, back) {
+				t.Error("another blob came back")
+			}
+			ask(t, db, int64(1), "SELECT 1")
+		}
+	})
 	check("types", func(t *testing.T) {
 		day := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
 		late := time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)

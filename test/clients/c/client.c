@@ -491,6 +491,37 @@ static void commands(void) {
   mysql_close(c);
 }
 
+/* zlib, alone and inside of TLS: large and small, both ways. */
+static void compressed(void) {
+  for (int tls = 0; tls < 2; tls++) {
+    MYSQL *c = connected((struct how){.compress = 1, .tls = tls});
+    SAME(one(c, "SHOW SESSION STATUS LIKE 'Compression'"), "Compression");
+    unsigned long size = 17ul << 20;
+    char *query = malloc(size + 100);
+    int at = sprintf(query, "REPLACE INTO blobs VALUES ('" WHO "', '");
+    for (unsigned long i = 0; i < size; i++) query[at + i] = (char)('a' + (i * 7 + (i >> 12)) % 26);
+    sprintf(query + at + size, "')");
+    OK(c, mysql_real_query(c, query, at + size + 2));
+    OK(c, mysql_query(c, "SELECT b FROM blobs WHERE who = '" WHO "'"));
+    MYSQL_RES *r = mysql_use_result(c);
+    MYSQL_ROW row = mysql_fetch_row(r);
+    WANT(row && mysql_fetch_lengths(r)[0] == size && !memcmp(row[0], query + at, size), "the blob");
+    mysql_free_result(r);
+    free(query);
+    for (int i = 0; i < 50; i++) SAME(one(c, "SELECT 'small'"), "small");
+    REFUSED(c, "SELECT * FROM missing", 1146, "42S02");
+    OK(c, mysql_query(c, "SELECT seq, REPEAT('s', 500) FROM seq_1_to_20000"));
+    r = mysql_use_result(c);
+    long long total = 0;
+    while ((row = mysql_fetch_row(r))) total += atoll(row[0]);
+    EQUAL(total, 20000ll * 20001 / 2);
+    mysql_free_result(r);
+    OK(c, mysql_reset_connection(c));
+    SAME(one(c, "SELECT 1"), "1");
+    mysql_close(c);
+  }
+}
+
 static void check(const char *name, void (*f)(void)) {
   running = name;
   if (!setjmp(out_of_check)) {
@@ -525,5 +556,6 @@ int main(void) {
   CHECK(change_user);
   CHECK(reset);
   CHECK(commands);
+  CHECK(compressed);
   return failed;
 }

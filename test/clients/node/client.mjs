@@ -130,6 +130,16 @@ const checks = {
       await assert.rejects(() => c.query("LOAD DATA LOCAL INFILE 'mine' INTO TABLE loaded (n, t)"))
     })
   },
+  async compressed() {
+    const data = Buffer.alloc(17 << 20, createHash('sha256').update('y').digest())
+    await using({ compress: true }, async c => {
+      await c.query('REPLACE INTO blobs VALUES (?, ?)', [who, data])
+      const [[row]] = await c.execute('SELECT b FROM blobs WHERE who = ?', [who])
+      assert.ok(data.equals(row.b))
+      for (let i = 0; i < 50; i++) assert.deepEqual(await prepared(c, 'SELECT ?', [i]), [[i]])
+      await refused(1146, '42S02', () => c.query('SELECT * FROM missing'))
+    })
+  },
   async disconnect() {
     const c = await connect()
     c.connection.on('error', () => {})

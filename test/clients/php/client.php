@@ -221,6 +221,15 @@ $mysqli = [
             same(1045, $e->getCode());
         }
     },
+    'compressed' => function () use ($who) {
+        $c = mysqli_init();
+        $c->real_connect($GLOBALS['host'], 'app', 'apple', 'shop', $GLOBALS['port'], null, MYSQLI_CLIENT_COMPRESS);
+        $data = str_repeat(hash('sha256', 'y', true), 17 << 15);
+        $c->execute_query('REPLACE INTO blobs VALUES (?, ?)', [$who, $data]);
+        same(true, $data === $c->execute_query('SELECT b FROM blobs WHERE who = ?', [$who])->fetch_row()[0]);
+        for ($i = 0; $i < 50; $i++) same((string) $i, one($c, "SELECT $i"));
+        refused(1146, '42S02', fn() => $c->query('SELECT * FROM missing'));
+    },
     'persistent' => function () {
         // A persistent connection is given to the next user of the process after COM_CHANGE_USER.
         $c = new mysqli('p:' . $GLOBALS['host'], 'app', 'apple', 'shop', $GLOBALS['port']);
@@ -327,6 +336,11 @@ $pdo = [
         run($c, 'DELETE FROM loaded WHERE who = ?', [$who]);
         same(100000, $c->exec("LOAD DATA LOCAL INFILE '$file' INTO TABLE loaded (n, t) SET who = '$who'"));
         same('5000050000', run($c, 'SELECT SUM(n) FROM loaded WHERE who = ?', [$who])->fetchColumn());
+    },
+    'compressed' => function () {
+        $c = pdo([PDO::MYSQL_ATTR_COMPRESS => true]);
+        same(str_repeat('x', 100000), run($c, "SELECT REPEAT(?, 100000)", ['x'])->fetchColumn());
+        for ($i = 0; $i < 50; $i++) same($i, run($c, "SELECT $i")->fetchColumn());
     },
     'errors' => function () {
         $c = pdo();
