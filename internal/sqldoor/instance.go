@@ -55,6 +55,15 @@ func (d *database) primary(dead <-chan struct{}, until poll.Instant) (*instance,
 		lease, err := d.set.Pick(upstream.Request{})
 		return d.instances[0], lease, err
 	}
+	lease, err := d.set.Pick(upstream.Request{Class: classPrimary})
+	if err == nil {
+		return d.of(lease.Endpoint), lease, nil
+	}
+	return d.awaitPrimary(dead, until)
+}
+
+// awaitPrimary is primary when there was none.
+func (d *database) awaitPrimary(dead <-chan struct{}, until poll.Instant) (*instance, upstream.Lease, error) {
 	var timeout <-chan time.Time
 	for {
 		changed := d.set.Watch()
@@ -221,8 +230,9 @@ func (d *database) failedToConnect(in *instance, err error) bool {
 	return backend.Gone(err)
 }
 
-// pause waits, after failedToConnect, for the change that the check will bring, or for a moment: perhaps there is none. It says false when there is no time left.
-func (d *database) pause(changed, dead <-chan struct{}, until poll.Instant) bool {
+// pause waits, after failedToConnect, for the change that the check will bring, or for a moment: perhaps it came already, or there is none. It says
+// false when there is no time left.
+func (d *database) pause(dead <-chan struct{}, until poll.Instant) bool {
 	left := until.Sub(poll.Now())
 	if until == 0 || left <= 0 {
 		return false
@@ -230,7 +240,7 @@ func (d *database) pause(changed, dead <-chan struct{}, until poll.Instant) bool
 	timer := time.NewTimer(min(left, d.interval/4))
 	defer timer.Stop()
 	select {
-	case <-changed:
+	case <-d.set.Watch():
 	case <-timer.C:
 	case <-dead:
 		return false

@@ -369,9 +369,8 @@ func (s *session) take(d *database, schema string) error {
 		if err != nil {
 			return err
 		}
-		changed := d.set.Watch()
 		again, err := s.takeFrom(d, in, lease, classPrimary, schema)
-		if !again || !d.pause(changed, s.dead, until) {
+		if !again || !d.pause(s.dead, until) {
 			return err
 		}
 	}
