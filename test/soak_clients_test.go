@@ -32,7 +32,7 @@ type soakSession struct {
 	mine      []int // rows that this session wrote and was told so
 	absent    map[int]bool
 	last      int64 // LAST_INSERT_ID()
-	birth     string
+	fragile   bool  // a statement runs after whose error the model is not known
 }
 
 // soakErrors are what faults explain: MySQL's numbers.
@@ -188,12 +188,25 @@ func (o *soakSession) live(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := o.say(); err != nil {
+		if err := o.say(); err != nil && !o.survives(err) {
 			return err
 		}
 		time.Sleep(time.Duration(o.random.IntN(20)) * time.Millisecond) // clients think: the test is about what is said, not about how fast
 	}
 	return nil
+}
+
+// survives says that the session goes on after an error, and that the client still knows what it should be like: with its settings, and without a transaction. A session that
+// cannot be so has to be ended by the gateway.
+func (o *soakSession) survives(err error) bool {
+	var e *mysql.MySQLError
+	if o.fragile || !errors.As(err, &e) {
+		return false
+	}
+	o.failed("statement", err)
+	o.survived.Add(1)
+	_, err = o.exec("ROLLBACK")
+	return err == nil
 }
 
 // clean checks that a new session has nothing of any other.
@@ -224,12 +237,10 @@ func (o *soakSession) say() error {
 	switch o.random.IntN(30) {
 	case 0, 1: // settings
 		o.zone = fmt.Sprintf("+%02d:00", o.random.IntN(12))
-		_, err := o.exec("SET time_zone = '" + o.zone + "'")
-		return err
+		return o.change("SET time_zone = '" + o.zone + "'")
 	case 2:
 		o.concat = 1000 + o.random.IntN(5)
-		_, err := o.exec(fmt.Sprintf("SET SESSION group_concat_max_len = %d, sql_mode = @@sql_mode", o.concat))
-		return err
+		return o.change(fmt.Sprintf("SET SESSION group_concat_max_len = %d, sql_mode = @@sql_mode", o.concat))
 	case 3, 4, 5:
 		return o.settings(token)
 	case 6: // pins for the rest of the session
@@ -237,8 +248,7 @@ func (o *soakSession) say() error {
 			return nil
 		}
 		o.variable = token
-		_, err := o.exec("SET @u = '" + token + "'")
-		return err
+		return o.change("SET @u = '" + token + "'")
 	case 7:
 		if o.variable == "" {
 			return nil
@@ -248,7 +258,7 @@ func (o *soakSession) say() error {
 		if o.random.IntN(4) > 0 || o.temporary {
 			return nil
 		}
-		if _, err := o.exec("CREATE TEMPORARY TABLE mine_alone AS SELECT '" + token + "' AS token"); err != nil {
+		if err := o.change("CREATE TEMPORARY TABLE mine_alone AS SELECT '" + token + "' AS token"); err != nil {
 			return err
 		}
 		o.temporary, o.tempToken = true, token
@@ -272,10 +282,12 @@ func (o *soakSession) say() error {
 	case 20: // several results
 		return o.several(token)
 	case 21:
+		o.fragile = true
 		r, err := o.exec("INSERT INTO numbered (client) VALUES (?)", o.client)
 		if err != nil {
 			return err
 		}
+		o.fragile = false
 		o.last, err = r.LastInsertId()
 		return err
 	case 22:
@@ -309,6 +321,14 @@ func (o *soakSession) say() error {
 	default:
 		return o.expect([]string{"SELECT '" + token + "'", "SELECT CONCAT('" + token + "', '')"}[n%2], nil, token)
 	}
+}
+
+// change changes the session.
+func (o *soakSession) change(statement string) error {
+	o.fragile = true
+	_, err := o.exec(statement)
+	o.fragile = err != nil
+	return err
 }
 
 // settings compares the session's settings with the model.
@@ -365,6 +385,12 @@ func (o *soakSession) transaction() error {
 		if _, err := o.exec("INSERT INTO rows_of VALUES (?, ?, ?)", o.client, n, soakToken(o.client, n)); err != nil {
 			o.note(false, rows...) // without a COMMIT there is nothing
 			return err
+		}
+		if o.random.IntN(3) == 0 { // an error of a statement is none of the transaction
+			if err := o.refused(fmt.Sprintf("INSERT INTO rows_of VALUES (%d, %d, 'again')", o.client, n), 1062); err != nil {
+				o.note(false, rows...)
+				return err
+			}
 		}
 	}
 	if err := o.expect("SELECT COUNT(*) FROM rows_of WHERE client = ? AND n >= ?", []any{o.client, rows[0]}, strconv.Itoa(len(rows))); err != nil {

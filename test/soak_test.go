@@ -71,8 +71,8 @@ func TestSQLSoak(t *testing.T) {
 	})
 	s.judge()
 	after := s.settled()
-	t.Logf("%d statements, %d writes acknowledged, %d sessions, %d of them ended by a fault; faults %s; %d reloads; errors %s; before %+v, after %+v", s.statements.Load(), s.acknowledged.Load(), s.sessions.Load(),
-		s.broken.Load(), counted(s.faults), s.reloads, counted(s.errors), before, after)
+	t.Logf("%d statements, %d writes acknowledged, %d sessions, %d of them ended by a fault, %d errors survived; faults %s; %d reloads; errors %s; before %+v, after %+v", s.statements.Load(), s.acknowledged.Load(), s.sessions.Load(),
+		s.broken.Load(), s.survived.Load(), counted(s.faults), s.reloads, counted(s.errors), before, after)
 	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+5 {
 		t.Errorf("the gateway holds more: %+v, then %+v", before, after)
 	}
@@ -95,8 +95,8 @@ type soak struct {
 	faults  map[string]int
 	reloads int
 
-	statements, acknowledged, sessions, broken atomic.Int64
-	ids                                        [soakClients]atomic.Int64 // of the clients' sessions, for those who kill
+	statements, acknowledged, sessions, broken, survived atomic.Int64
+	ids                                                  [soakClients]atomic.Int64 // of the clients' sessions, for those who kill
 
 	mu     sync.Mutex // guards all below
 	errors map[string]int
