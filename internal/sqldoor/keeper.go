@@ -47,6 +47,9 @@ func (d *database) check(ctx context.Context, address string) error {
 	in.pool.Tidy()
 	defer in.pool.Warm(ctx, address, in.settings)
 	if len(d.instances) == 1 {
+		if in.endpoint.Standing() != single {
+			in.endpoint.Assign(single) // it may have been something else in a group; and if it gets replicas, it goes on until a first decision
+		}
 		return backend.Probe(ctx, address, in.settings, &in.pool.Facts)
 	}
 	o := in.observer.Observe(ctx, address, in.settings, &in.pool.Facts)
@@ -59,6 +62,9 @@ func (d *database) check(ctx context.Context, address string) error {
 	d.keeper.observe(d, address, o)
 	return o.Err
 }
+
+// single is the standing of the only instance of a database.
+var single = upstream.Standing{Class: classPrimary, Role: string(group.Primary)}
 
 // observe takes what was seen of an instance, and assigns the roles that follow.
 func (k *keeper) observe(d *database, address string, o group.Observation) {
