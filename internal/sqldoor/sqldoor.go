@@ -152,7 +152,7 @@ func (d *Door) accept(sv *serving, c net.Conn) {
 	}
 	address := socketAddress(c.RemoteAddr()).Addr()
 	announced := settings.proxies.Has(address) // then it is introduced first, and counted as the client's
-	s := &session{door: d, serving: sv, listener: settings, tables: tables, client: wire.New(c), address: address, id: d.nextID(), series: settings.series, dead: make(chan struct{})}
+	s := &session{door: d, serving: sv, listener: settings, tables: tables, client: wire.On(settings.open(c)), address: address, id: d.nextID(), series: settings.series, dead: make(chan struct{})}
 
 	d.mu.Lock()
 	refusal, reason := errorTooMany, ""

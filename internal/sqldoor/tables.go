@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
@@ -75,7 +77,16 @@ type listener struct {
 	timeouts        config.ListenerTimeouts
 	limits          config.ListenerLimits
 	proxies         proxyproto.Trust // whose connections begin with a PROXY protocol header
+	netpoll         bool             // sessions are on the runtime's poller
 	series          *observe.ListenerSeries
+}
+
+// open puts a session's connection on the listener's poller.
+func (l *listener) open(c net.Conn) *poll.Conn {
+	if l.netpoll {
+		return poll.New(c)
+	}
+	return poll.Adopt(c)
 }
 
 // Compile makes the tables of a configuration, with one upstream set for each database ("databases.NAME"). Problems of
@@ -103,6 +114,7 @@ func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tab
 				timeouts:        l.Timeouts,
 				limits:          l.Limits,
 				proxies:         l.ProxyProtocol,
+				netpoll:         l.IO == config.IONetpoll,
 				series:          m.Listener(name, string(config.ProtocolMySQL)),
 			}
 		}

@@ -109,7 +109,7 @@ func Open(ctx context.Context, address string, s *Settings, want Session, facts 
 	if deadline, ok := ctx.Deadline(); ok {
 		c.ReadBefore(poll.Now().Add(max(time.Until(deadline), 1)))
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	stop := context.AfterFunc(ctx, func() { c.Close() })
 	if s.Proxy != 0 { // outside of TLS, and before the instance's greeting
 		_, err = c.Plain().Write(want.Client.AppendTo(nil, s.Proxy))
 	}
@@ -120,7 +120,7 @@ func Open(ctx context.Context, address string, s *Settings, want Session, facts 
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		nc.Close()
+		c.Close()
 		return nil, connectFault(ctx, address, err)
 	}
 	c.ReadBefore(0)

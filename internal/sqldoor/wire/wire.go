@@ -46,11 +46,11 @@ type Conn struct {
 	out []byte // for small messages; kept
 }
 
-// New makes a Conn over a connection.
-func New(c net.Conn) *Conn {
-	p := poll.New(c)
-	return &Conn{poll: p, stream: p}
-}
+// New makes a Conn over a connection, which belongs to it from now on: c itself may be closed already (see poll.Adopt).
+func New(c net.Conn) *Conn { return On(poll.Adopt(c)) }
+
+// On makes a Conn over a connection that is on some poller.
+func On(p *poll.Conn) *Conn { return &Conn{poll: p, stream: p} }
 
 // prefixed is a connection whose first bytes were read already.
 type prefixed struct {
