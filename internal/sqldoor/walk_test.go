@@ -3,6 +3,7 @@ package sqldoor
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -36,13 +37,13 @@ var sabotages = []sabotage{
 	{"the sender is gone after it", false, func(p []byte) ([]byte, bool) { return p, true }},
 	{"it has another number", false, func(p []byte) ([]byte, bool) { p[3] += 3; return p, false }},
 	{"it announces too much", false, func(p []byte) ([]byte, bool) { p[0]++; return p, true }},
+	{"it announces 16 MB", false, func(p []byte) ([]byte, bool) { p[0], p[1], p[2] = 255, 255, 255; return p, true }},
 	{"it announces too little", true, func(p []byte) ([]byte, bool) {
 		if p[0] > 0 {
 			p[0]--
 		}
 		return p, false
 	}},
-	{"it announces 16 MB", false, func(p []byte) ([]byte, bool) { p[0], p[1], p[2] = 255, 255, 255; return p, true }},
 	{"it is empty", true, func(p []byte) ([]byte, bool) { return []byte{0, 0, 0, p[3]}, false }},
 	{"it comes twice", true, func(p []byte) ([]byte, bool) { return append(p, p...), false }},
 	{"something follows it", true, func(p []byte) ([]byte, bool) { return append(p, "\x01\x00\x00\x09x"...), false }},
@@ -307,7 +308,7 @@ func changeUser(c *backend.Conn) error {
 }
 
 // walk has each thing go wrong in each place, or in a short run in one of every so many places, each thing in others. check is asked after each.
-func walk(t *testing.T, s *saboteur, address string, back bool, every int, check func(what string)) {
+func walk(t *testing.T, s *saboteur, address string, back bool, every int, root *sql.DB, check func(what string)) {
 	if os.Getenv("MENSHEN_WALK") != "" {
 		every = 1
 	}
@@ -337,6 +338,12 @@ func walk(t *testing.T, s *saboteur, address string, back bool, every int, check
 			}
 			runs++
 			check(name)
+			if what.lie {
+				continue // an answer that comes twice can be taken for that to BEGIN
+			}
+			if n := value[int](t, root, "SELECT COUNT(*) FROM shop.walked"); n != 0 {
+				t.Errorf("%s: %d rows of transactions that were not committed", name, n)
+			}
 			if t.Failed() {
 				return
 			}
@@ -380,9 +387,8 @@ func descriptors() int {
 }
 
 // settled waits until nothing of the walk is left: sessions, places in the pools, transactions, goroutines.
-func settled(t *testing.T, g *gate, db *testenv.DB, before, files int) {
+func settled(t *testing.T, g *gate, root *sql.DB, before, files int) {
 	t.Helper()
-	root := db.Open(t, "root", "")
 	testenv.Eventually(t, 20*time.Second, func() error {
 		if n := g.Sessions(); n > 0 {
 			return fmt.Errorf("%d sessions", n)
@@ -392,12 +398,9 @@ func settled(t *testing.T, g *gate, db *testenv.DB, before, files int) {
 				return fmt.Errorf("pool of %s: %+v", d.name, p)
 			}
 		}
-		var running, rows int
+		var running int
 		if err := root.QueryRow("SELECT COUNT(*) FROM information_schema.innodb_trx").Scan(&running); err != nil || running > 0 {
 			return fmt.Errorf("%d transactions, %v", running, err)
-		}
-		if err := root.QueryRow("SELECT COUNT(*) FROM shop.walked").Scan(&rows); err != nil || rows > 0 {
-			return fmt.Errorf("%d rows of transactions that were rolled back, %v", rows, err)
 		}
 		if n := runtime.NumGoroutine(); n > before+20 { // those of the pools of drivers, and the relay's to idle connections
 			return fmt.Errorf("%d goroutines, at first %d", n, before)
@@ -413,17 +416,18 @@ func TestWalkOfClients(t *testing.T) {
 	db, config := walked(t, "transaction")
 	g := open(t, config(db.Addr))
 	s := between(t, g.Addr)
+	root := db.Open(t, "root", "")
 	before, files := runtime.NumGoroutine(), descriptors()
 	for _, back := range []bool{false, true} {
 		runs := 0
-		walk(t, s, s.addr, back, 5, func(what string) {
+		walk(t, s, s.addr, back, 5, root, func(what string) {
 			if runs++; runs%8 == 0 {
 				canary(t, g, what)
 			}
 		})
 	}
 	canary(t, g, "the end")
-	settled(t, g, db, before, files)
+	settled(t, g, root, before, files)
 }
 
 func TestWalkOfInstances(t *testing.T) {
@@ -431,12 +435,13 @@ func TestWalkOfInstances(t *testing.T) {
 		t.Run(share, func(t *testing.T) {
 			db, config := walked(t, share)
 			s := between(t, db.Addr)
+			root := db.Open(t, "root", "")
 			g := open(t, config(s.addr))
 			canary(t, g, "the beginning")
 			before, files := runtime.NumGoroutine(), descriptors()
-			walk(t, s, g.Addr, false, 7, func(what string) { canary(t, g, what) })
-			walk(t, s, g.Addr, true, 61, func(what string) { canary(t, g, what) }) // most of them are the rows of its variables
-			settled(t, g, db, before, files)
+			walk(t, s, g.Addr, false, 7, root, func(what string) { canary(t, g, what) })
+			walk(t, s, g.Addr, true, 61, root, func(what string) { canary(t, g, what) }) // most of them are the rows of its variables
+			settled(t, g, root, before, files)
 		})
 	}
 }
