@@ -485,7 +485,7 @@ func (c *conn) handshake() bool {
 		ctx, cancel = context.WithTimeout(ctx, s.timeoutHead)
 	}
 	defer cancel()
-	if err := c.shakeHands(ctx, tc); err != nil {
+	if err := tc.HandshakeContext(ctx); err != nil {
 		s.connectionsSeries.Refused("tls_handshake")
 		c.door.options.Log.Debug("tls handshake failed", "listener", c.listening.name, "client", c.peer, "error", err)
 		return false

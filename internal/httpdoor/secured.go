@@ -2,10 +2,8 @@ package httpdoor
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -37,23 +35,6 @@ func newSecured(state tls.ConnectionState, under *tls.Config) *secured {
 		t.subject = chain[0].Subject.String()
 	}
 	return t
-}
-
-// shakeHands makes the handshake on a stack of its own, which nobody keeps: it is deeper than all that follows, and stacks shrink
-// late. A connection that waits takes a tenth less memory so.
-func (c *conn) shakeHands(ctx context.Context, tc *tls.Conn) error {
-	done := make(chan error, 1)
-	go func() { // ends with the handshake, which is waited for
-		err := errors.New("BUG: panic in a handshake")
-		defer func() {
-			if r := recover(); r != nil {
-				c.door.bug(r, nil)
-			}
-			done <- err
-		}()
-		err = tc.HandshakeContext(ctx)
-	}()
-	return <-done
 }
 
 // good says whether the connection may be used under the present configuration: its certificate must come from an authority
