@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/config"
@@ -61,7 +62,7 @@ func (s *session) destination(d *database) destination {
 		return becauseWrites
 	case st.Hint == scan.Primary:
 		return becauseHint
-	case !st.Replica(), st.Kind != scan.Select && st.Statements == 1:
+	case !st.Replica(), st.Kind != scan.Select && st.Statements == 1, ownTables(d.schema):
 		return becauseState
 	case s.inTransaction(), s.pins.has(pinTransaction), s.status&mysql.Autocommit == 0: // READ ONLY transactions too: what else comes in them may need the primary
 		return becauseOpen
@@ -73,6 +74,15 @@ func (s *session) destination(d *database) destination {
 		return byDefault
 	}
 	return replica
+}
+
+// ownTables says that each instance fills the schema's tables itself.
+func ownTables(schema string) bool {
+	switch len(schema) {
+	case len("sys"), len("mysql"), len("information_schema"): // and performance_schema
+		return strings.EqualFold(schema, "sys") || strings.EqualFold(schema, "mysql") || strings.EqualFold(schema, "information_schema") || strings.EqualFold(schema, "performance_schema")
+	}
+	return false
 }
 
 // reach gets a connection to where the statement goes.
@@ -200,6 +210,7 @@ type writes struct {
 	at       poll.Instant      // when it wrote last, or may have; 0: never
 	position *backend.Position // that holds them; nil: not known
 	of       *keeper           // the group whose position that is
+	from     *instance         // its primary, which said so
 	until    poll.Instant      // at, as it was then
 }
 
@@ -222,14 +233,15 @@ func (s *session) noteWrite() {
 // last write: what others wrote meanwhile is in the answer too, which does no harm. (To ask for @@last_gtid after each write would cost those who never read.)
 func (s *session) written(d *database) *backend.Position {
 	w := &s.writes
-	if w.position != nil && w.of == d.keeper && w.until == w.at {
-		return w.position
+	if w.position != nil && w.of == d.keeper && w.until == w.at && (d.still(w.from, classPrimary) || !d.writable()) {
+		return w.position // of a primary that was replaced it may be one that no replica ever reaches
 	}
 	var at *backend.Position
 	for _, in := range d.instances {
 		if !d.still(in, classPrimary) {
 			continue
 		}
+		w.from = in
 		if at = in.pool.Written(w.at); at != nil {
 			break
 		}

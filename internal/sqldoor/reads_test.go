@@ -3,6 +3,7 @@ package sqldoor
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,6 +161,12 @@ func TestDestinations(t *testing.T) {
 	f(read, replica, func(s *session) { s.st.command = mysql.ComStmtPrepare })
 	f(read, becauseCursor, func(s *session) { s.st.command, s.st.cursor = mysql.ComStmtExecute, true })
 	f(read, becauseOther, func(s *session) { s.st.command = mysql.ComFieldList })
+	for _, own := range []string{"mysql", "SYS", "information_schema", "performance_schema"} {
+		d.schema = own
+		f(read, becauseState)
+	}
+	d.schema = "performance_schemas"
+	f(read, replica)
 	d.readFrom = readPrimary
 	f(read, byDefault)
 	f("/* menshen: replica */ "+read, replica)
@@ -303,6 +310,35 @@ func TestReads(whole *testing.T) {
 		wantAnswer(t, c, "SELECT * FROM missing", "error 1146")
 		wantAnswer(t, c, "SHOW WARNINGS", "Error|1146|Table 'shop.missing' doesn't exist|\n")
 	})
+	t.Run("killed", func(t *testing.T) {
+		id := strings.Trim(ask(c, "SELECT CONNECTION_ID()"), "|\n")
+		killer := g.session(t)
+		begun := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if to := g.went(t, 1, func() { wantAnswer(t, c, "SELECT SLEEP(20) FROM users LIMIT 1", "error 1317") }); to != "replica" {
+				t.Errorf("a read that is killed went to %s", to)
+			}
+		})
+		for i := 0; ; i = 1 + i%2 {
+			if n := value[int](t, servers.DBs[i].Open(t, "root", ""), "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(20)%'"); n == 1 {
+				if i == 0 {
+					t.Error("it runs on the primary")
+				}
+				break
+			}
+			if time.Since(begun) > 10*time.Second {
+				t.Fatal("it does not run")
+			}
+		}
+		if _, err := killer.ExecContext(t.Context(), "KILL QUERY "+id); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
 	t.Run("nothing was written to a replica", func(t *testing.T) {
 		for i := 1; i < 3; i++ {
 			servers.Sync(t, i, 0)
@@ -316,6 +352,47 @@ func TestReads(whole *testing.T) {
 	})
 }
 
+// As documented for MySQL, of which there is none here: a set of GTIDs is asked for, and waited for.
+func TestPositionsOfMySQL(t *testing.T) {
+	answer := func(values ...string) []byte {
+		var b, row []byte
+		next := uint8(1)
+		add := func(payload []byte) { b, next = mysql.AppendPacket(b, next, payload) }
+		end := mysql.OK{Status: mysql.Autocommit}
+		add([]byte{byte(len(values))})
+		for _, v := range values {
+			c := mysql.Column{Name: []byte("c"), Type: mysql.TypeVarString, Collation: 45}
+			add(c.AppendTo(nil))
+			if row = mysql.AppendLenencString(row, v); v == "" {
+				row[len(row)-1] = 0xfb
+			}
+		}
+		add(end.AppendEnd(nil, 0))
+		add(row)
+		add(end.AppendEnd(nil, 0))
+		return b
+	}
+	f := newFake(t, func(f *fake) { f.greeting.Capabilities &^= mysql.Framing })
+	f.answer("SELECT @@global.gtid_executed", answer("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5"))
+	f.answer("SELECT WAIT_FOR_EXECUTED_GTID_SET('3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5',0.100),NULL", answer("0", ""))
+	f.answer("SELECT WAIT_FOR_EXECUTED_GTID_SET('3e11fa47-71ca-11e1-9e33-c80aa9429562:1-6',0.100),NULL", answer("1", ""))
+	c, err := backend.Open(t.Context(), f.ln.Addr().String(), &backend.Settings{User: "gate", Password: "secret", Connect: 5 * time.Second}, backend.Session{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var p backend.Progress
+	at, err := c.AskWritten(&p)
+	if err != nil || at == nil || p.Written(0) != at {
+		t.Fatalf("%v, %v", at, err)
+	}
+	for position, want := range map[*backend.Position]bool{at: true, backend.ParsePosition("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-6", false): false, backend.ParsePosition("0-1-5", true): false} {
+		if has, err := c.Reach(&p, position, 100*time.Millisecond); err != nil || has != want || p.Reached(position) != want {
+			t.Errorf("%s: %v, %v", position, has, err)
+		}
+	}
+}
+
 func TestReadAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
@@ -326,7 +403,16 @@ func TestReadAllocatesNothing(t *testing.T) {
 	r := connect(t, g, 0, "shop")
 	packet := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT name FROM users WHERE id = 1")
 	var answer mysql.Response
-	if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
+	allocations := func() (least float64) { // checks of the instances allocate beside it
+		least = 1e9
+		for range 5 {
+			if least = min(least, testing.AllocsPerRun(300, func() { r.statement(packet, &answer) })); least == 0 {
+				break
+			}
+		}
+		return least
+	}
+	if n := allocations(); n > 0 {
 		t.Errorf("%v allocations for a read from a replica", n)
 	}
 	if _, first := r.ask(mysql.ComQuery, "UPDATE users SET name = 'ada' WHERE id = 1"); mysql.IsError(first) {
@@ -334,10 +420,10 @@ func TestReadAllocatesNothing(t *testing.T) {
 	}
 	r.statement(packet, &answer) // waits for the replica
 	r.statement(packet, &answer) // for the other one
-	if n := testing.AllocsPerRun(500, func() { r.statement(packet, &answer) }); n > 0 {
+	if n := allocations(); n > 0 {
 		t.Errorf("%v allocations for a read of what the session wrote", n)
 	}
-	if n := g.tables.Load().databases["shop"].keeper.went[replica].Load(); n < 1000 {
+	if n := g.tables.Load().databases["shop"].keeper.went[replica].Load(); n < 500 {
 		t.Errorf("%d reads went to replicas", n)
 	}
 }
