@@ -53,10 +53,8 @@ func TestProxyProtocol(t *testing.T) {
 			}
 			return hosts
 		}
-		var all []string
 		for i, secure := range []*tls.Config{nil, client} {
 			from := fmt.Sprintf("192.0.2.7:1234%d", i)
-			all = append(all, from)
 			c, err := introduced(g, version, from, secure)
 			if err != nil {
 				t.Fatalf("%s: %v", word, err)
