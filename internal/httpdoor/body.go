@@ -405,8 +405,9 @@ func (x *exchange) keepLeftover() {
 }
 
 const (
-	lingerTime  = 5 * time.Second
-	lingerBytes = 64 << 20
+	lingerTime         = 5 * time.Second
+	lingerTimeDraining = time.Second // a drain does not wait longer for clients that do not stop sending
+	lingerBytes        = 64 << 20
 )
 
 // lingers says that the client is sending, or may be, what nobody is going to read: the rest of a body, or requests
@@ -425,9 +426,17 @@ func (x *exchange) linger() {
 	if c.poll.CloseWrite() != nil {
 		return
 	}
-	c.poll.ReadBefore(poll.Now().Add(lingerTime))
+	until := lingerTime
+	if !c.state.CompareAndSwap(stateActive, stateIdle) { // or a drain that begins meanwhile interrupts the wait
+		until = lingerTimeDraining
+	}
+	c.poll.ReadBefore(poll.Now().Add(until))
 	for read := 0; read < lingerBytes; {
 		n, err := c.poll.Read(x.in)
+		if errors.Is(err, poll.ErrInterrupted) && until != lingerTimeDraining {
+			until, err = lingerTimeDraining, nil
+			c.poll.ReadBefore(poll.Now().Add(until))
+		}
 		if err != nil && !errors.Is(err, poll.ErrInterrupted) {
 			return
 		}

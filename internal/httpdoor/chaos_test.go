@@ -198,10 +198,12 @@ func TestDrainUnderTraffic(t *testing.T) {
 			c := dial()
 			clients.Go(func() {
 				defer c.Close()
+				isReady := sync.OnceFunc(func() { ready <- struct{}{} })
+				defer isReady()
 				random := rand.New(rand.NewPCG(uint64(i), 5))
 				for j := range 100_000 {
 					if j == 3 {
-						ready <- struct{}{}
+						isReady()
 					}
 					size := []int{0, 10, 30_000}[random.IntN(3)]
 					go fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("b", size))
@@ -236,6 +238,7 @@ func TestDrainUnderTraffic(t *testing.T) {
 	}
 	g := open(t, simple, "A", endpoint(t, echo))
 	f(g, g.dial)
-	s := openSecure(t, endpoint(t, echo))
+	cert, key := certificate(t, "one.example")
+	s := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", tls: {cert: $CERT, key: $KEY}`, 1), "CERT", cert, "KEY", key, "A", endpoint(t, echo))
 	f(s, func() *client { return s.secured("one.example", nil) })
 }

@@ -2,6 +2,7 @@ package httpdoor
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -102,4 +103,23 @@ func TestClientLeavesWhileTheEndpointThinks(t *testing.T) {
 			t.Errorf("%d %q", resp.StatusCode, body)
 		}
 	}
+}
+
+// A client that is refused and neither reads on nor goes away does not hold up a drain.
+func TestDrainDoesNotLinger(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, echo))
+	before, after := g.dial(), g.dial()
+	before.send("nonsense\r\n\r\n")
+	if resp, _ := before.get("GET"); resp.StatusCode != 400 {
+		t.Error(resp.StatusCode)
+	}
+	began := time.Now()
+	if err := g.door.Drain(context.Background(), ""); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("a drain took %s", took)
+	}
+	after.closed()
 }
