@@ -34,6 +34,7 @@ stage 'gofmt, go vet, staticcheck' scripts/lint.sh
 stage 'tests with the race detector' go test -race -timeout 15m ${GOTESTFLAGS:-} ./...
 # The race detector allocates on its own: some of these skip under it.
 stage 'allocation tests without it' go test -timeout 10m -run 'Alloc' ./internal/...
+stage 'the HTTP door on the poller that is not the default' env MENSHEN_TEST_IO=netpoll go test -timeout 10m ./internal/httpdoor
 stage 'HTTP/2 and gRPC with the tools of others (its own module)' interop
 [ -f demo/go.mod ] && stage 'demo (its own module)' demo
 stage "fuzz targets, $FUZZTIME each" scripts/fuzz.sh

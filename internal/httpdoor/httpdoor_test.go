@@ -57,6 +57,11 @@ func openChanged(t testing.TB, change func(*Tables), yaml string, values ...stri
 	if err != nil {
 		t.Fatalf("config:\n%v", err)
 	}
+	if io := os.Getenv("MENSHEN_TEST_IO"); io != "" { // the whole suite on the other poller
+		for _, l := range c.Listeners {
+			l.IO = io
+		}
+	}
 	level := slog.LevelError
 	if testing.Verbose() {
 		level = slog.LevelDebug

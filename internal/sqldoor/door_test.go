@@ -117,6 +117,11 @@ func (g *gate) reload(yaml string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	if io := os.Getenv("MENSHEN_TEST_IO"); io != "" { // the whole suite on the other poller
+		for _, l := range c.Listeners {
+			l.IO = io
+		}
+	}
 	generation := g.registry.Begin()
 	defer generation.Abort()
 	tables, problems := Compile(c, generation, g.metrics)
