@@ -150,7 +150,7 @@ const reachMax = 100 * time.Millisecond
 // for want of a replica.
 func (s *session) toReplica(d *database, text []byte) destination {
 	var must *backend.Position // the replica must have all of it
-	if d.consistency == config.ConsistencySession && s.writes.at != 0 {
+	if d.consistency == config.ConsistencySession && s.writes != nil && s.writes.at != 0 {
 		if must = s.written(d); must == nil {
 			return becauseWrote
 		}
@@ -173,6 +173,10 @@ func (s *session) toReplica(d *database, text []byte) destination {
 		case !s.readsAlike(in, text):
 			lease.Done(upstream.Outcome{Ignored: true})
 			why = becauseState
+			continue
+		case s.unfit(d, in):
+			lease.Done(upstream.Outcome{Ignored: true})
+			why = becauseFailed
 			continue
 		}
 		var patience time.Duration
@@ -205,19 +209,56 @@ func (s *session) toReplica(d *database, text []byte) destination {
 	return why
 }
 
-// writes is what is known of a session's own writes.
+// writes is what is known of a session's own writes, and of replicas that cannot answer it.
 type writes struct {
 	at       poll.Instant      // when it wrote last, or may have; 0: never
 	position *backend.Position // that holds them; nil: not known
 	of       *keeper           // the group whose position that is
 	from     *instance         // its primary, which said so
 	until    poll.Instant      // at, as it was then
+
+	refused [4]refusal // the last ones
+	next    int        // the oldest of these
 }
 
-// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that.
+// refusal is a replica that did not take the session's settings or schema.
+type refusal struct {
+	by     *backend.Pool
+	vars   *backend.Vars
+	schema string
+	at     poll.Instant
+}
+
+// unfit says that the replica has just refused what the session would be set to there: to try it again for each read would cost a connection each time.
+func (s *session) unfit(d *database, in *instance) bool {
+	if s.writes == nil {
+		return false
+	}
+	for i := range s.writes.refused {
+		if r := &s.writes.refused[i]; r.by == in.pool && r.vars == s.vars && r.schema == d.schema && poll.Now().Sub(r.at) < time.Second {
+			return true
+		}
+	}
+	return false
+}
+
+// refuses notes that.
+func (s *session) refuses(d *database, in *instance, err error) {
+	if answered := new(mysql.Error); !errors.As(err, &answered) {
+		return
+	}
+	if s.writes == nil {
+		s.writes = new(writes)
+	}
+	w := s.writes
+	w.refused[w.next] = refusal{in.pool, s.vars, d.schema, poll.Now()}
+	w.next = (w.next + 1) % len(w.refused)
+}
+
+// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too.
 func (s *session) noteWrite() {
 	st := &s.st
-	if st.ReadOnly && !st.Effects.Has(anything) && !st.long || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
+	if st.ReadOnly && !st.Effects.Has(anything) && !st.long && st.to != becauseFailed || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
 		return
 	}
 	if st.Statements == 1 && !st.Effects.Has(anything) && !s.pins.has(pinTransaction) && !s.unsure {
@@ -226,13 +267,16 @@ func (s *session) noteWrite() {
 			return // no transaction was open that they could have committed
 		}
 	}
+	if s.writes == nil {
+		s.writes = new(writes)
+	}
 	s.writes.at = poll.Now()
 }
 
 // written gives a position that holds all that the session wrote; nil when it cannot be known now. The primary is asked, unless somebody has asked it since the session's
 // last write: what others wrote meanwhile is in the answer too, which does no harm. (To ask for @@last_gtid after each write would cost those who never read.)
 func (s *session) written(d *database) *backend.Position {
-	w := &s.writes
+	w := s.writes
 	if w.position != nil && w.of == d.keeper && w.until == w.at && (d.still(w.from, classPrimary) || !d.writable()) {
 		return w.position // of a primary that was replaced it may be one that no replica ever reaches
 	}
@@ -289,6 +333,7 @@ func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) b
 			conn, err = in.pool.Open(context.Background(), in.address, in.settings, want)
 			if s.st.connect += poll.Now().Sub(began); err != nil {
 				s.logFault("connect to a replica", err)
+				s.refuses(d, in, err)
 				var answered *mysql.Error
 				failed := !errors.As(err, &answered) && fault.Of(err).Kind != fault.UpstreamBroken // that is one without a form of answers that the client speaks
 				if lease.Done(upstream.Outcome{Failed: failed, Ignored: !failed}); failed {
@@ -315,6 +360,7 @@ func (s *session) adoptReplica(d *database, in *instance, lease upstream.Lease, 
 		return false
 	}
 	if err := conn.Adopt(s.dead, s.id, vars, d.schema, nil, false); err != nil {
+		s.refuses(d, in, err)
 		s.lostReplica(err)
 		return false
 	}

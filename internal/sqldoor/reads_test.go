@@ -298,6 +298,7 @@ func TestReads(whole *testing.T) {
 			if to := g.went(t, 1, func() { got = ask(c, "SELECT v FROM harmless") }); to != "replica failed" || got != "1|\n" {
 				t.Errorf("a view that writes: %q, %s", got, to)
 			}
+			wantAnswer(t, c, "SELECT COUNT(*) FROM users WHERE name = 'sneaky'", fmt.Sprintf("%d|\n", n+1))
 			for i, db := range servers.DBs {
 				if i > 0 {
 					servers.Sync(t, i, 0)
@@ -309,6 +310,27 @@ func TestReads(whole *testing.T) {
 		}
 		wantAnswer(t, c, "SELECT * FROM missing", "error 1146")
 		wantAnswer(t, c, "SHOW WARNINGS", "Error|1146|Table 'shop.missing' doesn't exist|\n")
+	})
+	t.Run("a setting that the replicas refuse", func(t *testing.T) {
+		if _, err := servers.DBs[0].Open(t, "root", "").ExecContext(t.Context(), "INSTALL SONAME 'ha_blackhole'"); err != nil {
+			t.Skip("no engine to install: ", err)
+		}
+		opened := func() (n uint64) {
+			for i := 1; i < 3; i++ {
+				n += value[uint64](t, servers.DBs[i].Open(t, "root", ""), "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Connections'")
+			}
+			return n
+		}
+		wantAnswer(t, c, "SET default_storage_engine = BLACKHOLE", "")
+		before := opened()
+		for range 40 {
+			f("SELECT name FROM users WHERE id = 1", "replica failed")
+		}
+		if n := opened() - before; n > 30 {
+			t.Errorf("%d connections were opened for nothing", n)
+		}
+		wantAnswer(t, c, "SET default_storage_engine = DEFAULT", "")
+		f("SELECT name FROM users WHERE id = 1", "replica")
 	})
 	t.Run("killed", func(t *testing.T) {
 		id := strings.Trim(ask(c, "SELECT CONNECTION_ID()"), "|\n")

@@ -61,7 +61,7 @@ type session struct {
 	opened        int    // of them with a cursor or long data
 
 	near   *backend.Conn // the last connection to a primary
-	writes writes        // see reads.go
+	writes *writes       // see reads.go; nil: none
 
 	link *link // nil: not needed so far, given back, or lost
 	held link  // what link points to
