@@ -125,9 +125,9 @@ func (c *conn) interrupt(at *atomic.Pointer[poll.Conn]) bool {
 func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 	if c.stream == nil {
 		if at.Swap(up) == &taken {
+			c.holding.Lock() // until it is interrupted
 			c.claimed = true
-			c.holding.Lock()   // until it is interrupted
-			c.holding.Unlock() //nolint:staticcheck // an empty section is what is meant
+			c.holding.Unlock()
 		}
 		return
 	}

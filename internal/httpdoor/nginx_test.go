@@ -92,7 +92,7 @@ routes: {all: {match: /*, service: a}, asterisk: {match: {paths: ["~^.*$"]}, ser
 	close(work)
 	lanes.Wait()
 	t.Logf("%d cases, %d requests passed on, the gate is the stricter in %d; exceptions: %v", len(texts), passed, stricter, reasons)
-	if passed < len(texts)/4 {
+	if passed < count/5 {
 		t.Errorf("only %d requests were passed on of %d cases: the comparison says little", passed, len(texts))
 	}
 }
