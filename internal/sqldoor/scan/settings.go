@@ -258,9 +258,7 @@ func (r *reader) set() {
 		f.Effects |= ChangesLogin
 		return
 	case wStatement:
-		f.Kind = SetStatement
-		r.unknown("SET STATEMENT")
-		r.expressions(-1)
+		r.setStatement()
 		return
 	case wResource:
 		f.Effects |= SetsVariables
@@ -273,6 +271,45 @@ func (r *reader) set() {
 	f.Effects |= r.assignments() | values.facts.Effects
 	f.Hint = max(f.Hint, values.facts.Hint)
 	r.Odd = r.Odd || values.Odd
+}
+
+// setStatement classifies SET STATEMENT a = 1, ... FOR a statement, which sets variables for the time of that statement. MariaDB's drivers bound statements in that
+// way, so that is understood for bounds: then it is a statement of the kind behind FOR, which nobody takes for read-only. With other variables, or for other statements, its effect is
+// not known.
+func (r *reader) setStatement() {
+	r.facts.Kind = SetStatement
+	to := *r
+	if to.bounds() {
+		switch to.aheadWord() {
+		case wSelect, wInsert, wReplace, wUpdate, wDelete:
+			*r = to
+			r.statement()
+			return
+		}
+	}
+	r.unknown("SET STATEMENT")
+	r.expressions(-1)
+}
+
+// bounds reads from SET to FOR; false when anything else than bounds is set.
+func (r *reader) bounds() bool {
+	r.advance() // STATEMENT
+	for {
+		r.advance()
+		name := r.text[r.tok.Start:r.tok.End]
+		if r.tok.Kind != Word || !folds(name, "max_statement_time") && !folds(name, "lock_wait_timeout") && !folds(name, "innodb_lock_wait_timeout") {
+			return false
+		}
+		if r.advance(); !r.is('=') {
+			return false
+		}
+		if r.advance(); r.tok.Kind != Integer && r.tok.Kind != Decimal {
+			return false
+		}
+		if r.advance(); !r.is(',') {
+			return r.word == wFor
+		}
+	}
 }
 
 // assignments gathers the effects of what a SET assigns.
