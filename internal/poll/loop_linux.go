@@ -36,8 +36,9 @@ type worker struct {
 	socket *socket // what it was woken for; nil ends it
 }
 
-// restingMax bounds the workers that are kept for the next burst.
-const restingMax = 128
+// restingMax bounds the workers that are kept for the next burst: at most 8 MiB of stacks. With 128, under 512 busy connections,
+// 4 % of the time went into growing the stacks of new ones.
+const restingMax = 1024
 
 var (
 	loopMu      sync.Mutex
