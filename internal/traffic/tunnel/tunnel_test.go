@@ -354,9 +354,15 @@ func TestASlowReaderIsNotIdle(t *testing.T) {
 	tick := time.NewTicker(idle / 15)
 	defer tick.Stop()
 	p := make([]byte, 256<<10)
-	for start := time.Now(); time.Since(start) < 5*idle; <-tick.C {
-		if _, err := r.server.Read(p); err != nil {
-			t.Fatal(err)
+	longest := time.Duration(0)
+	for start, read := time.Now(), time.Now(); time.Since(start) < 5*idle; <-tick.C {
+		_, err := r.server.Read(p)
+		longest, read = max(longest, time.Since(read)), time.Now()
+		if err != nil && longest > idle/2 {
+			t.Skipf("this machine stood still for %s, which is what the idle time is for", longest)
+		}
+		if err != nil {
+			t.Fatalf("%v; the longest pause was %s", err, longest)
 		}
 	}
 	r.cancel(errors.New("enough"))
