@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/testenv"
@@ -78,9 +79,9 @@ func TestMasks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 	client := wire.New(nc)
+	defer client.Close()
+	client.ReadBefore(poll.Now().Add(10 * time.Second))
 	payload, seq, err := client.ReadMessage(0, 1000)
 	if err == nil {
 		err = greeting.Decode(payload)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
@@ -52,21 +53,22 @@ func faked(t testing.TB, serve func(c *wire.Conn)) (address string) {
 	}
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	open := map[net.Conn]bool{}
+	open := map[*wire.Conn]bool{}
 	group.Go(func() {
 		for {
 			nc, err := ln.Accept()
 			if err != nil {
 				return
 			}
+			c := wire.New(nc) // nc is its own from here on
 			mu.Lock()
-			open[nc] = true
+			open[c] = true
 			mu.Unlock()
 			group.Go(func() {
-				serve(wire.New(nc))
-				_ = nc.Close()
+				serve(c)
+				_ = c.Close()
 				mu.Lock()
-				delete(open, nc)
+				delete(open, c)
 				mu.Unlock()
 			})
 		}
@@ -74,8 +76,8 @@ func faked(t testing.TB, serve func(c *wire.Conn)) (address string) {
 	t.Cleanup(func() {
 		_ = ln.Close()
 		mu.Lock()
-		for nc := range open {
-			_ = nc.Close()
+		for c := range open {
+			_ = c.Close()
 		}
 		mu.Unlock()
 		group.Wait()
@@ -158,9 +160,9 @@ func TestClearPasswordFromClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer nc.Close()
-		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 		c := wire.New(nc)
+		defer c.Close()
+		c.ReadBefore(poll.Now().Add(10 * time.Second))
 		payload, seq, err := c.ReadMessage(0, 1000)
 		var greeting mysql.Greeting
 		if err == nil {
