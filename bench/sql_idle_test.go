@@ -238,7 +238,7 @@ func useIdle(c driver.Conn, prepared bool, number int) error {
 		if failed != nil {
 			return failed
 		}
-		rows, err = s.Query([]driver.Value{int64(1000000)}) //nolint:staticcheck // the older form is all that is needed
+		rows, err = s.(driver.StmtQueryContext).QueryContext(context.Background(), []driver.NamedValue{{Ordinal: 1, Value: int64(1000000)}})
 	} else {
 		rows, err = c.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
 	}
