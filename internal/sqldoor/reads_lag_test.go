@@ -111,6 +111,14 @@ func TestReadsBehind(t *testing.T) {
 			t.Errorf("%s: %s, want %s", statement, to, want)
 		}
 	}
+	g.reload(splitConfig(servers.Addresses(), "read_from: replicas; pool: {share: session}"))
+	g.rotated(t, 2)
+	own := g.session(t)
+	for range 3 {
+		if to := g.went(t, 1, func() { wantAnswer(t, own, "SELECT n FROM me", "0|\n") }); to != "pinned" {
+			t.Errorf("with a connection of its own: %s", to)
+		}
+	}
 }
 
 // Replicas that stop, hang or break cost an error only where a part of the answer has gone to the client; the session goes on.
