@@ -3,7 +3,7 @@
 // choice of a route and forward for the endpoints.
 //
 // A connection is one goroutine; it is joined by a second one only while a request body streams to an endpoint, or for the
-// other direction of a tunnel. Between requests a connection holds no buffer.
+// other direction of a tunnel. Between requests a connection holds no buffer, and on the own poller no goroutine.
 //
 // Locks: Door.mu guards the set of open connections and is never held while anything else is locked or waited for.
 //
