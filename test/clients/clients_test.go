@@ -70,7 +70,7 @@ var schema = []string{
 
 func build(t testing.TB) *house {
 	t.Helper()
-	h := &house{db: testenv.MariaDB(t, "--max-allowed-packet=64M", "--local-infile=1", "--plugin-maturity=unknown"), certificate: testenv.NewCertificate(t)}
+	h := &house{db: testenv.MariaDB(t, "--max-allowed-packet=64M", "--local-infile=1"), certificate: testenv.NewCertificate(t)}
 	h.db.Exec(t, schema...)
 	if os.Getenv("CLIENTS_DIRECT") != "" {
 		h.db.Exec(t, "CREATE USER app@'%' IDENTIFIED BY 'apple'", "CREATE USER other@'%' IDENTIFIED BY 'orange'", "GRANT ALL ON *.* TO app@'%'", "GRANT ALL ON *.* TO other@'%'", "CREATE DATABASE stock")
