@@ -400,9 +400,6 @@ func TestSplitAnswersAsOneServer(t *testing.T) {
 		went = append(went, fmt.Sprint(to, " ", k.went[to].Load()))
 	}
 	t.Logf("%d statements, %d refused; went to %s", asked, refused, strings.Join(went, ", "))
-	if n := k.went[replica].Load(); n < 100 {
-		t.Errorf("%d of %d statements went to replicas", n, asked)
-	}
 	done()
 	dams.Wait()
 	for i := 1; i < 3; i++ {
@@ -411,4 +408,13 @@ func TestSplitAnswersAsOneServer(t *testing.T) {
 			t.Errorf("replica %d has written itself: %s", i, got)
 		}
 	}
+	c := g.session(t)
+	read := "SELECT COUNT(*) FROM q1"
+	wantAnswer(t, c, "INSERT INTO q1 (v) VALUES (1)", "")
+	testenv.Eventually(t, 10*time.Second, func() error { // on a slow machine the replicas may have been behind all the time
+		if to := g.went(t, 1, func() { ask(c, read) }); to != "replica" {
+			return fmt.Errorf("a read went to %s", to)
+		}
+		return nil
+	})
 }
