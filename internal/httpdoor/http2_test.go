@@ -208,8 +208,13 @@ routes: {all: {match: /a/*, service: a}, dead: {match: /dead, service: dead}, sl
 // A client that gives a stream up ends what is done for it, whatever the endpoint speaks; an endpoint that gives up ends the client's.
 func TestHTTP2Resets(t *testing.T) {
 	t.Parallel()
-	began, ended := make(chan struct{}, 10), make(chan struct{}, 10)
+	type moments struct{ began, ended chan struct{} }
+	seen := map[string]moments{} // by the endpoint's version: the tests run side by side, and one must not take another's moment
+	for _, to := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		seen[to] = moments{make(chan struct{}, 10), make(chan struct{}, 10)}
+	}
 	each(t, func(w http.ResponseWriter, r *http.Request) {
+		began, ended := seen[r.Proto].began, seen[r.Proto].ended
 		switch r.URL.Path {
 		case "/waits":
 			began <- struct{}{}
@@ -252,11 +257,15 @@ func TestHTTP2Resets(t *testing.T) {
 					resp.Body.Close()
 				}
 			}()
-			<-began
+			select {
+			case <-seen[to].began:
+			case <-done:
+				t.Fatalf("%s: answered before the endpoint has begun", path)
+			}
 			cancel()
 			<-done
 			select {
-			case <-ended:
+			case <-seen[to].ended:
 			case <-time.After(10 * time.Second):
 				t.Errorf("%s: the endpoint is not told", path)
 			}
