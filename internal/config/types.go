@@ -316,7 +316,7 @@ type Database struct {
 
 	ReadFrom      ReadFrom    `yaml:"read_from" enum:"primary,replicas,nearest" default:"primary" doc:"Where reads go. replicas: to those that are fresh, by balance. nearest: to whichever fresh instance answers fastest, the primary among them."`
 	MaxLag        Duration    `yaml:"max_lag" default:"2s" doc:"A replica that is further behind the primary takes no reads. 0 means that lag does not matter."`
-	Consistency   Consistency `yaml:"consistency" enum:"session,eventual" default:"session" doc:"session: a session reads what it wrote. eventual: its reads may miss what it has just written."`
+	Consistency   Consistency `yaml:"consistency" enum:"session,eventual,strong" default:"session" doc:"session: a session reads what it wrote. eventual: its reads may miss what it has just written. strong: it reads what anybody wrote before."`
 	Balance       Algorithm   `yaml:"balance" enum:"round_robin,least_connections,least_latency,random" default:"round_robin" doc:"How a replica is chosen; nearest is always by latency."`
 	FailoverWait  Duration    `yaml:"failover_wait" default:"10s" doc:"How long a statement outside of a transaction waits while a group with replicas has no primary that takes writes. 0 means no wait."`
 	FailoverQueue int         `yaml:"failover_queue" default:"1000" min:"0" max:"100000" doc:"Statements that may wait so at once; further ones fail."`
@@ -336,13 +336,14 @@ const (
 	ReadNearest  ReadFrom = "nearest"
 )
 
-// Consistency says what a session sees of its own writes.
+// Consistency says what a session sees of its own writes, and of those of others.
 type Consistency string
 
 // The consistencies.
 const (
 	ConsistencySession  Consistency = "session"
 	ConsistencyEventual Consistency = "eventual"
+	ConsistencyStrong   Consistency = "strong"
 )
 
 // DatabasePool bounds the connections to each instance of a database.

@@ -150,8 +150,8 @@ const reachMax = 100 * time.Millisecond
 // for want of a replica.
 func (s *session) toReplica(d *database, text []byte) destination {
 	var must *backend.Position // the replica must have all of it
-	if d.consistency == config.ConsistencySession && s.writes != nil && s.writes.at != 0 {
-		if must = s.written(d); must == nil {
+	if since := s.sees(d); since != 0 {
+		if must = s.written(d, since); must == nil {
 			return becauseWrote
 		}
 	}
@@ -209,13 +209,24 @@ func (s *session) toReplica(d *database, text []byte) destination {
 	return why
 }
 
+// sees gives the moment up to which the session's next read must find all that was written, by itself or with consistency: strong by anybody; 0 when there is none.
+func (s *session) sees(d *database) poll.Instant {
+	switch {
+	case d.consistency == config.ConsistencyStrong:
+		return poll.Now()
+	case d.consistency == config.ConsistencySession && s.writes != nil:
+		return s.writes.at
+	}
+	return 0
+}
+
 // writes is what is known of a session's own writes, and of replicas that cannot answer it.
 type writes struct {
 	at       poll.Instant      // when it wrote last, or may have; 0: never
 	position *backend.Position // that holds them; nil: not known
 	of       *keeper           // the group whose position that is
 	from     *instance         // its primary, which said so
-	until    poll.Instant      // at, as it was then
+	until    poll.Instant      // up to when it holds them
 
 	refused [4]refusal // the last ones
 	next    int        // the oldest of these
@@ -273,11 +284,15 @@ func (s *session) noteWrite() {
 	s.writes.at = poll.Now()
 }
 
-// written gives a position that holds all that the session wrote; nil when it cannot be known now. The primary is asked, unless somebody has asked it since the session's
-// last write: what others wrote meanwhile is in the answer too, which does no harm. (To ask for @@last_gtid after each write would cost those who never read.)
-func (s *session) written(d *database) *backend.Position {
+// written gives a position that holds all that the session wrote up to a moment, and all that others did whose answers had come by then; nil when it cannot be known
+// now. The primary is asked, unless somebody has asked it since: what was written meanwhile is in the answer too, which does no harm. (To ask for @@last_gtid after
+// each write would cost those who never read.)
+func (s *session) written(d *database, since poll.Instant) *backend.Position {
+	if s.writes == nil {
+		s.writes = new(writes)
+	}
 	w := s.writes
-	if w.position != nil && w.of == d.keeper && w.until == w.at && (d.still(w.from, classPrimary) || !d.writable()) {
+	if w.position != nil && w.of == d.keeper && w.until == since && (d.still(w.from, classPrimary) || !d.writable()) {
 		return w.position // of a primary that was replaced it may be one that no replica ever reaches
 	}
 	var at *backend.Position
@@ -286,7 +301,7 @@ func (s *session) written(d *database) *backend.Position {
 			continue
 		}
 		w.from = in
-		if at = in.pool.Written(w.at); at != nil {
+		if at = in.pool.Written(since); at != nil {
 			break
 		}
 		c := in.pool.TakeIdle(backend.Want{Key: s.key(), Schema: d.schema, Vars: s.vars, Session: s.id, Prefer: s.near})
@@ -302,7 +317,7 @@ func (s *session) written(d *database) *backend.Position {
 		}
 		break
 	}
-	w.position, w.of, w.until = at, d.keeper, w.at
+	w.position, w.of, w.until = at, d.keeper, since
 	return at
 }
 

@@ -96,6 +96,22 @@ func TestReadsBehind(t *testing.T) {
 	}
 	flow()
 
+	g.reload(splitConfig(servers.Addresses(), "read_from: replicas; max_lag: 0; consistency: strong"))
+	flow = dam(t, servers)
+	wantAnswer(t, writer, "INSERT INTO users (id, name) VALUES (52, 'late')", "")
+	if to := g.went(t, 1, func() { wantAnswer(t, reader, "SELECT COUNT(*) FROM users WHERE id = 52", "1|\n") }); to != "own write" {
+		t.Errorf("strong, behind: %s", to)
+	}
+	flow()
+	testenv.Eventually(t, 5*time.Second, func() error {
+		wantAnswer(t, writer, "UPDATE users SET name = CONCAT(name, '.') WHERE id = 52", "")
+		want := ask(writer, "SELECT name FROM users WHERE id = 52 FOR UPDATE")
+		if to := g.went(t, 1, func() { wantAnswer(t, reader, "SELECT name FROM users WHERE id = 52", want) }); to != "replica" {
+			return fmt.Errorf("strong: went to %s", to)
+		}
+		return nil
+	})
+
 	g.reload(splitConfig(servers.Addresses(), "read_from: nearest"))
 	g.rotated(t, 2)
 	for range 20 {
