@@ -147,15 +147,15 @@ const (
 
 // observe asks for role, position and replication status.
 func (c *Conn) observe(o *group.Observation) error {
-	role, sources := roleMySQL, sourcesMySQL
+	role, columns, sources := roleMySQL, 3, sourcesMySQL
 	if c.MariaDB() {
-		role, sources = roleMariaDB, sourcesMariaDB
+		role, columns, sources = roleMariaDB, 5, sourcesMariaDB
 	}
 	t, err := c.table(role)
 	if err != nil {
 		return err
 	}
-	if len(t.rows) != 1 || len(t.names) < 3 {
+	if len(t.rows) != 1 || len(t.names) != columns {
 		return fmt.Errorf("%w: no answer to %q", mysql.ErrMalformed, role)
 	}
 	row := t.rows[0]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"strings"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/group"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/testenv"
 )
 
@@ -63,6 +65,47 @@ func answer(caps mysql.Capability, names []string, rows ...[]string) (out []byte
 		end()
 	}
 	return out
+}
+
+// What answers as no server does is an error, and breaks nothing.
+func TestObserveStrangeAnswers(t *testing.T) {
+	t.Parallel()
+	f := func(version string, names []string, rows ...[]string) {
+		t.Helper()
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		done := make(chan struct{})
+		go func() { // answers one command
+			defer close(done)
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer nc.Close()
+			if _, err := nc.Read(make([]byte, 1024)); err == nil {
+				_, _ = nc.Write(answer(0, names, rows...))
+			}
+		}()
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Conn{Conn: wire.New(nc), Version: version}
+		defer c.Close()
+		var o group.Observation
+		if err := c.observe(&o); !errors.Is(err, mysql.ErrMalformed) {
+			t.Errorf("%s, %v: %v", version, rows, err)
+		}
+		<-done
+	}
+	f("10.11.6-MariaDB", []string{"a", "b", "c"}, []string{"0", "1", "0-1-5"})
+	f("10.11.6-MariaDB", []string{"a", "b", "c", "d", "e", "f"}, []string{"0", "1", "0-1-5", "", "", ""})
+	f("8.0.36", []string{"a", "b"}, []string{"0", "1"})
+	f("8.0.36", []string{"a", "b", "c"})
+	f("8.0.36", []string{"a", "b", "c"}, []string{"0", "1", ""}, []string{"0", "1", ""})
 }
 
 func TestSources(t *testing.T) {
