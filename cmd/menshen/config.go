@@ -80,7 +80,7 @@ func diffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Print what differs between two configurations, in effect",
-		Args:  cobra.ExactArgs(2),
+		Args:  two,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err

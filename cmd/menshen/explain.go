@@ -32,7 +32,7 @@ func explainHTTPCommand() *cobra.Command {
 		Short: "The route that wins for a request and why, its target and endpoints",
 		Example: `  menshen explain http GET http://api.example.com/users/1 -c menshen.yaml
   menshen explain http POST /orders -H 'X-Version: 2' -c menshen.yaml`,
-		Args: cobra.ExactArgs(2),
+		Args: two,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err

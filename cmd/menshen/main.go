@@ -89,6 +89,14 @@ func group(c *cobra.Command, args []string) error {
 	return fmt.Errorf("%s (see: %s --help)", message, c.CommandPath())
 }
 
+// two refuses anything but two arguments, and shows what they are.
+func two(c *cobra.Command, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("two arguments are needed, not %d: %s (see: %s --help)", len(args), strings.TrimSuffix(c.UseLine(), " [flags]"), c.CommandPath())
+	}
+	return nil
+}
+
 // configFlag adds -c, which the command needs.
 func configFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVarP(path, "config", "c", "", "configuration: a YAML file, or a folder whose *.yaml are merged")
