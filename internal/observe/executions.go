@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -156,10 +157,10 @@ func (s *ExecutionSum) Mean() time.Duration {
 
 // Quantile gives a bound that a share q of the executions did not pass: the upper bound of the histogram's bucket in which it lies, or Longest when that is lower.
 func (s *ExecutionSum) Quantile(q float64) time.Duration {
-	want := uint64(q * float64(s.Count))
+	want := max(1, uint64(math.Ceil(q*float64(s.Count)))) // of two, 99 % are both
 	seen := uint64(0)
 	for i, bound := range bucketBounds {
-		if seen += s.buckets[i]; seen > 0 && seen >= want {
+		if seen += s.buckets[i]; seen >= want {
 			return min(bound, s.Longest)
 		}
 	}

@@ -121,3 +121,19 @@ func TestSlowLog(t *testing.T) {
 	none.Write(&r)
 	none.SetLog(nil)
 }
+
+func TestQuantileOfFew(t *testing.T) {
+	t.Parallel()
+	var e Executions
+	f := func(took, half, most time.Duration) {
+		t.Helper()
+		e.Observe(&Execution{Begun: time.Now(), Total: took})
+		s := e.Sum()
+		if a, b := s.Quantile(0.5), s.Quantile(0.99); a != half || b != most {
+			t.Errorf("half %v, want %v; nearly all %v, want %v", a, half, b, most)
+		}
+	}
+	f(100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond)
+	f(2*time.Second, 100*time.Millisecond, 2*time.Second)
+	f(3*time.Second, 2500*time.Millisecond, 3*time.Second)
+}
