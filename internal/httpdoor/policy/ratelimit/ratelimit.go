@@ -78,7 +78,7 @@ func compile(s *Settings, e *policy.Env) policy.Policy {
 			e.Problem("burst", "%d requests at %s take longer than a year to refill (accepted: a smaller burst)", burst, s.Rate)
 		}
 		l.algorithm = bucket
-		quota, window = burst, time.Duration(bucket.full)
+		quota, window = burst, time.Duration(float64(s.Rate.Per)*float64(burst)/float64(s.Rate.Count)) // bucket.full is a little more: its interval is rounded up
 	}
 	l.readKey(s.Key, e)
 	name := s.Scope

@@ -198,6 +198,7 @@ func TestFields(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", settings, got, want)
 		}
 	}
+	f(`3/s`, `X-RateLimit-Limit: 5; RateLimit-Policy: "test";q=3;w=1; RateLimit: "test";r=2;t=1`)
 	f(`600/m`, `X-RateLimit-Limit: 5; RateLimit-Policy: "test";q=600;w=60; RateLimit: "test";r=599;t=1`)
 	f(`{rate: 600/m, burst: 50, scope: api}`, `X-RateLimit-Limit: 5; RateLimit-Policy: "api";q=50;w=5; RateLimit: "api";r=49;t=1`)
 	f(`{rate: 100/h, headers: legacy}`, `X-RateLimit-Limit: 100; X-RateLimit-Remaining: 99; X-RateLimit-Reset: 36`)
