@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -96,7 +97,7 @@ func register(s *socket) error {
 	generations++
 	s.loop, s.generation = theLoop, generations
 	place.Store(s)
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | epollET, Fd: int32(s.fd), Pad: int32(s.generation)}
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | syscall.EPOLLPRI | epollET, Fd: int32(s.fd), Pad: int32(s.generation)}
 	if err := syscall.EpollCtl(theLoop.epfd, syscall.EPOLL_CTL_ADD, s.fd, &event); err != nil {
 		place.Store(nil)
 		if loopSockets == 0 {
@@ -132,6 +133,11 @@ func startLoop() (*loop, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	l := &loop{epfd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	// Without the runtime's poller under it nothing would ever be told; this asks whether it is there.
+	if err := l.file.SetReadDeadline(time.Time{}); err != nil {
+		l.file.Close()
+		return nil, err
+	}
 	raw, err := l.file.SyscallConn()
 	if err != nil {
 		l.file.Close()
@@ -190,6 +196,9 @@ func bitsOf(events uint32) uint32 {
 	bits := uint32(0)
 	if events&(syscall.EPOLLIN|syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
 		bits |= readable
+	}
+	if events&syscall.EPOLLPRI != 0 {
+		bits |= urgent | readable
 	}
 	if events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
 		bits |= ended

@@ -28,6 +28,8 @@ const (
 	readParked                     // the reader sleeps
 	writeParked                    // the writer sleeps
 	detached                       // no reader: the next thing to do gets a goroutine
+	urgent                         // the peer has sent urgent data, at which receives stop short: they prove nothing any more
+	abrupt                         // SetLinger(0): Close is to break the connection off, not to end it
 
 	wakesReader = readable | ended | halt | readTimer | closed
 	wakesWriter = writable | writeTimer | closed
@@ -163,7 +165,7 @@ func (s *socket) Close() error {
 		return net.ErrClosed
 	}
 	s.raise(closed, nil)
-	if s.users.Load() > 1 { // whoever uses it now may have begun before
+	if s.users.Load() > 1 && s.state.Load()&abrupt == 0 { // whoever uses it now may go on for long
 		_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)
 	}
 	s.leave()
@@ -248,7 +250,8 @@ func (s *socket) awaitReadable() error {
 
 // receive is one receive; EAGAIN when there was nothing. See the state for the order of things.
 func (s *socket) receive(p []byte) (int, error) {
-	if s.state.Load()&readable != 0 {
+	state := s.state.Load()
+	if state&readable != 0 {
 		s.state.And(^readable)
 	}
 	for {
@@ -259,7 +262,7 @@ func (s *socket) receive(p []byte) (int, error) {
 				s.state.Or(ended)
 				return 0, io.EOF
 			}
-			if int(n) == len(p) {
+			if int(n) == len(p) || state&urgent != 0 {
 				s.state.Or(readable)
 			}
 			return int(n), nil
@@ -470,12 +473,19 @@ func (s *socket) alive(ask bool) bool {
 		return false
 	}
 	defer s.leave()
-	s.state.And(^readable)
-	if peek(uintptr(s.fd)) == syscall.EAGAIN {
-		return true
+	// The bit goes away only when nothing is there: it may be what somebody is woken by.
+	if peek(uintptr(s.fd)) != syscall.EAGAIN {
+		s.raise(readable, nil)
+		return false
 	}
-	s.state.Or(readable)
-	return false
+	if s.state.Load()&readable != 0 {
+		s.state.And(^readable)
+		if peek(uintptr(s.fd)) != syscall.EAGAIN { // it came just now
+			s.raise(readable, nil)
+			return false
+		}
+	}
+	return true
 }
 
 func (s *socket) shutdown(how int) error {
@@ -508,6 +518,11 @@ func (s *socket) SetLinger(seconds int) error {
 	l := syscall.Linger{Linger: int32(max(seconds, 0))}
 	if seconds >= 0 {
 		l.Onoff = 1
+	}
+	if seconds == 0 {
+		s.state.Or(abrupt)
+	} else {
+		s.state.And(^abrupt)
 	}
 	return os.NewSyscallError("setsockopt", syscall.SetsockoptLinger(s.fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &l))
 }
