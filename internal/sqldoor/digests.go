@@ -1,10 +1,12 @@
 package sqldoor
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +71,45 @@ func (t *digests) of(text []byte, whole bool, m *scan.Mode, database string, mos
 	if d := t.find(h, p.Text, database); d != nil {
 		return d
 	}
+	if reveals(p) {
+		return t.other(database)
+	}
 	return t.add(h, p.Hash, string(p.Text), database, most)
+}
+
+// reveals says that a text without literals may hold a password all the same: one in the wrong quotes is a name, one without any is a word. Servers refuse such statements, but whoever has
+// mistyped one says it again with the same password.
+func reveals(p *scan.Print) bool {
+	for rest := p.Text; ; {
+		at := indexFold(rest, "identified by ")
+		if at < 0 {
+			break
+		}
+		if rest = rest[at+len("identified by "):]; !bytes.HasPrefix(rest, []byte("?")) && indexFold(rest[:min(len(rest), len("password"))], "password") < 0 && indexFold(rest[:min(len(rest), len("random"))], "random") < 0 {
+			return true
+		}
+	}
+	if bytes.IndexByte(p.Text, '"') < 0 {
+		return false
+	}
+	first, _, _ := bytes.Cut(p.Text, []byte{' '})
+	switch string(first) {
+	case "select", "insert", "update", "delete", "replace", "with":
+		if !p.Multi {
+			return false
+		}
+	}
+	return contains(p.Text, "password", "identified")
+}
+
+// indexFold gives where a text in small letters first occurs, in any case; -1 when it does not.
+func indexFold(text []byte, small string) int {
+	for i := 0; i+len(small) <= len(text); i++ {
+		if text[i]|0x20 == small[0] && strings.EqualFold(string(text[i:i+len(small)]), small) {
+			return i
+		}
+	}
+	return -1
 }
 
 // current gives the digest itself, or the one that counts for its text since it left the table.

@@ -74,6 +74,35 @@ func TestDigests(t *testing.T) {
 }
 
 // What a prepared statement counts for may have left the table meanwhile.
+// Whoever mistakes the quotes of a password makes a name of it, or a word: such a text is not kept.
+func TestDigestsHoldNoPasswords(t *testing.T) {
+	t.Parallel()
+	var plain, ansi scan.Mode
+	for _, m := range []*scan.Mode{&plain, &ansi} {
+		m.MariaDB, m.Version = true, 101119
+	}
+	ansi.SetSQLMode("ANSI_QUOTES")
+	f := func(m *scan.Mode, text, want string) {
+		t.Helper()
+		var table digests
+		if got := table.of([]byte(text), true, m, "shop", 10).text; got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	f(&plain, "CREATE USER a IDENTIFIED BY 'secret'", "create USER a IDENTIFIED by ?")
+	f(&plain, `SET PASSWORD FOR a@'%' = PASSWORD("secret")`, "set PASSWORD for a @'%' = PASSWORD(?)")
+	f(&plain, "ALTER USER a IDENTIFIED BY PASSWORD '*1'", "alter USER a IDENTIFIED by PASSWORD ?")
+	f(&plain, "GRANT ALL ON *.* TO a IDENTIFIED VIA ed25519 USING PASSWORD('secret')", "grant all on *.* to a IDENTIFIED VIA ed25519 using PASSWORD(?)")
+	f(&plain, "GRANT ALL ON *.* TO a IDENTIFIED BY secret", observe.Other)
+	f(&plain, "SELECT 1; CREATE USER a IDENTIFIED BY `secret`", observe.Other)
+	f(&plain, "CREATE TABLE `users` (`password` TEXT)", "create table `users` (`password` TEXT)")
+	for _, text := range []string{`CREATE USER a IDENTIFIED BY "secret"`, `ALTER USER a IDENTIFIED VIA ed25519 USING "secret"`, `GRANT ALL ON *.* TO a IDENTIFIED BY "secret"`, `SET PASSWORD = "secret"`,
+		`SET PASSWORD FOR a = PASSWORD("secret")`, `CHANGE MASTER TO MASTER_PASSWORD="secret"`, `CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (PASSWORD "secret")`} {
+		f(&ansi, text, observe.Other)
+	}
+	f(&ansi, `SELECT "password" FROM "users"`, `select "password" from "users"`)
+}
+
 func TestDigestOfAPreparedStatementAfterAFlush(t *testing.T) {
 	db := mariadb(t)
 	g := open(t, shop(db.Addr))
