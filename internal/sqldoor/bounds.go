@@ -33,8 +33,12 @@ type refusals struct {
 	since poll.Instant
 }
 
-// fromsMax bounds the table. When it is full of counts that are still good, the next one pushes out any of them: to be forgotten so, a guesser needs that many addresses.
-const fromsMax = 16384
+// fromsMax bounds the table. When it is full, the next one pushes another out, which is looked for among froms that chance picks (roomTries of them): to be forgotten so, a guesser
+// needs about that many addresses. All of the table is not looked through, because who has many addresses could have that done at each guess.
+const (
+	fromsMax  = 16384
+	roomTries = 16
+)
 
 func fromOf(listener string, a netip.Addr) from {
 	bits := 32
@@ -66,18 +70,22 @@ func (t *attempts) note(f from, bound config.Rate, now poll.Instant) {
 	t.froms[f] = &refusals{1, now}
 }
 
-// makeRoom drops what is over, or else anything. t.mu is held.
+// makeRoom drops what is over among the few that it looks at, or else the one of them with the fewest refusals: those who are blocked stay so. t.mu is held.
 func (t *attempts) makeRoom(bound config.Rate, now poll.Instant) {
-	for f, r := range t.froms {
+	var least from
+	count, tries := 0, 0
+	for f, r := range t.froms { // begins anywhere
 		if now.Sub(r.since) >= bound.Per {
 			delete(t.froms, f)
+		} else if count == 0 || r.count < count {
+			least, count = f, r.count
+		}
+		if tries++; tries == roomTries {
+			break
 		}
 	}
-	for f := range t.froms {
-		if len(t.froms) < fromsMax {
-			return
-		}
-		delete(t.froms, f)
+	if len(t.froms) >= fromsMax {
+		delete(t.froms, least)
 	}
 }
 

@@ -349,12 +349,21 @@ func TestAttempts(t *testing.T) {
 	}
 	fromOf("sql", netip.Addr{}) // a Unix socket
 
+	var last time.Duration
 	for i := range 3 * fromsMax {
-		at := now + poll.Instant(time.Duration(i)*time.Millisecond)
+		last = time.Duration(i) * time.Millisecond
 		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		table.note(fromOf("sql", ip), bound, at)
+		table.note(fromOf("sql", ip), bound, now+poll.Instant(last))
+		if i == 0 { // from here on it is blocked, and others do not push it out
+			table.note(b, config.Rate{Count: 2, Per: time.Hour}, now)
+			table.note(b, config.Rate{Count: 2, Per: time.Hour}, now)
+		}
 		if len(table.froms) > fromsMax {
 			t.Fatalf("%d addresses", len(table.froms))
 		}
 	}
+	if len(table.froms) < fromsMax/2 {
+		t.Errorf("%d addresses are left, though there is room", len(table.froms))
+	}
+	f(b, 30*time.Second, 30*time.Second)
 }
