@@ -10,6 +10,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
+	"github.com/menshen-gateway/menshen/internal/testenv"
 )
 
 // digest gives the statistics of one text.
@@ -17,6 +18,18 @@ func (g *gate) digest(database, text string) (found observe.DigestStatus) {
 	for _, d := range g.Digests(func(in, of string) bool { return in == database && of == text }) {
 		found = d
 	}
+	return found
+}
+
+// counted waits until a text was executed so many times: a client reads its answer before the statement is counted.
+func (g *gate) counted(database, text string, count uint64) (found observe.DigestStatus) {
+	g.t.Helper()
+	testenv.Eventually(g.t, 5*time.Second, func() error {
+		if found = g.digest(database, text); found.Count < count {
+			return fmt.Errorf("%s: %d executions, not %d", text, found.Count, count)
+		}
+		return nil
+	})
 	return found
 }
 
@@ -39,7 +52,7 @@ func TestDigests(t *testing.T) {
 
 	f := func(database, text string, count, errors, rows, affected uint64) {
 		t.Helper()
-		d := g.digest(database, text)
+		d := g.counted(database, text, count)
 		if d.Count != count || d.Errors != errors || d.Rows != rows || d.Affected != affected {
 			t.Errorf("%s: %d executions, %d errors, %d rows, %d affected", text, d.Count, d.Errors, d.Rows, d.Affected)
 		}
@@ -119,7 +132,7 @@ func TestDigestOfAPreparedStatementAfterAFlush(t *testing.T) {
 				t.Fatal(got)
 			}
 		}
-		if d := g.digest("shop", "select name from users where id = ?"); d.Count != 3 || d.Rows != 3 {
+		if d := g.counted("shop", "select name from users where id = ?", 3); d.Count != 3 || d.Rows != 3 {
 			t.Errorf("%+v", d)
 		}
 	}
