@@ -326,11 +326,11 @@ func (d *decoder) refused(n *Node, problem, accepted, hidden string) {
 
 // wrong reports a value of the wrong type.
 func (d *decoder) wrong(n *Node, t reflect.Type, f *field) {
-	what := n.what()
+	what, hint := n.what(), ""
 	if holdsSecret(t) && n.kind == kindScalar && n.raw == "" {
-		what = "of the wrong type"
+		what, hint = "no text for YAML", "; to mean the text, write it in quotes"
 	}
-	d.problem(n, "is %s (accepted: %s)", what, want(t, f))
+	d.problem(n, "is %s (accepted: %s%s)", what, want(t, f), hint)
 }
 
 // holdsSecret tells whether a scalar of type t is a secret, or the short form of a struct is.
