@@ -237,7 +237,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 // ask sends the request and reads the head of the final response. Interim responses are passed on.
 func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
 	pool := lease.Endpoint.Pool.(*forward.Pool)
-	up := pool.Get(began)
+	up := pool.Get(began, !idempotent(x.request.Method))
 	for {
 		if up == nil {
 			var f *fault.Fault

@@ -98,7 +98,8 @@ const idleTimeout = 55 * time.Second
 // Get takes an idle connection that is open and silent, or nil: an endpoint that sends more than it announced, a moment later, would
 // otherwise answer the next client's request with it. The own poller knows without a system call what had come when it last
 // looked, which under load is a fraction of a millisecond ago; on the runtime's the kernel is asked (3 % of a small request).
-func (p *Pool) Get(now poll.Instant) *Conn {
+// It always is for a request that is sent once only: one that meets a connection just closed could not be sent again.
+func (p *Pool) Get(now poll.Instant, once bool) *Conn {
 	if p.http2 {
 		return p.getStream()
 	}
@@ -114,7 +115,7 @@ func (p *Pool) Get(now poll.Instant) *Conn {
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
 		age := now.Sub(c.idleSince)
-		if age < idleTimeout && c.poll.Quiet() {
+		if age < idleTimeout && c.poll.Quiet() && (!once || c.poll.Alive()) {
 			c.Reused = true
 			return c
 		}

@@ -45,7 +45,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("connection %d is still open", i)
 		}
 	}
-	if c := p.Get(now); c == nil || !c.Reused {
+	if c := p.Get(now, false); c == nil || !c.Reused {
 		t.Error("the youngest is gone, too")
 	} else {
 		c.Close()
