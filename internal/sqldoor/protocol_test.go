@@ -492,7 +492,7 @@ func settingsAnswer(query string) []byte {
 	var b, row []byte
 	next := uint8(1)
 	add := func(payload []byte) { b, next = mysql.AppendPacket(b, next, payload) }
-	names := strings.Split(query, ",")
+	names := append(strings.Split(query, ",@@"), "the time zone")
 	c := mysql.Column{Name: []byte("c"), Type: mysql.TypeVarString, Collation: 45}
 	end := mysql.OK{Status: mysql.Autocommit}
 	add([]byte{byte(len(names))})

@@ -174,6 +174,10 @@ func (s *session) toReplica(d *database, text []byte) destination {
 			lease.Done(upstream.Outcome{Ignored: true})
 			why = becauseState
 			continue
+		case s.elsewhen(in):
+			lease.Done(upstream.Outcome{Ignored: true})
+			why = becauseState
+			continue
 		case s.unfit(d, in):
 			lease.Done(upstream.Outcome{Ignored: true})
 			why = becauseFailed
@@ -189,6 +193,11 @@ func (s *session) toReplica(d *database, text []byte) destination {
 		}
 		why = becauseFailed
 		if !s.takeReplica(d, in, lease) {
+			continue
+		}
+		if s.elsewhen(in) { // now that there is a connection it is known
+			s.release()
+			why = becauseState
 			continue
 		}
 		if patience == 0 {
@@ -330,6 +339,15 @@ func (s *session) readsAlike(in *instance, text []byte) bool {
 		text = []byte(p.text)
 	}
 	return !bytes.Contains(text, []byte("/*!")) && !bytes.Contains(text, []byte("/*M!"))
+}
+
+// elsewhen says that the instance is in another time zone than the one whose settings the session has, and that it matters: time_zone is SYSTEM. An instance whose zone is not known yet is in none.
+func (s *session) elsewhen(in *instance) bool {
+	if s.vars.Value("time_zone") != "SYSTEM" {
+		return false
+	}
+	here, there := s.varsOf.Zone(), in.pool.Zone()
+	return here != there && here != "" && there != ""
 }
 
 // takeReplica makes a replica's connection the session's, with its settings. The lease is the session's, or done, when it returns.

@@ -74,6 +74,7 @@ type Conn struct {
 	Key        Key
 	Schema     string        // chosen last; "" means none
 	Vars       *Vars         // its settings; nil: not known, and then it is never given back
+	zone       string        // see systemZone; "" until ReadVars was called
 	Warned     uint32        // the session whose messages its list of warnings may hold; 0: it is empty; Nobody: it may hold anything
 	Opened     poll.Instant  // signed in
 	Used       poll.Instant  // last

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
@@ -49,6 +50,7 @@ type Pool struct {
 	asked   bool           // there was one
 
 	usual map[Key]*Vars
+	zone  atomic.Pointer[string] // see Zone
 
 	waited uint64 // Takes that had to wait
 	late   uint64 // of these, in vain
@@ -362,6 +364,14 @@ func (p *Pool) Usual(k Key) *Vars {
 	return p.usual[k]
 }
 
+// Zone stands for what time_zone = SYSTEM means on the instance, as the newest connection was told; "" is not known. Equal ones are equal zones, as far as can be told.
+func (p *Pool) Zone() string {
+	if z := p.zone.Load(); z != nil {
+		return *z
+	}
+	return ""
+}
+
 // learnVars asks a new connection for its settings.
 func (p *Pool) learnVars(c *Conn) error {
 	p.mu.Lock()
@@ -375,6 +385,9 @@ func (p *Pool) learnVars(c *Conn) error {
 	c.Vars = vars
 	if vars == nil || err != nil {
 		return err
+	}
+	if zone := c.zone; p.Zone() != zone {
+		p.zone.Store(&zone)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

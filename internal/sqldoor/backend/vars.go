@@ -56,9 +56,12 @@ func newVariables(list string) *Variables {
 		}
 		ask = append(append(ask, "@@"...), name...)
 	}
-	v.ask = string(ask)
+	v.ask = string(append(ask, systemZone...))
 	return v
 }
+
+// systemZone asks what time_zone = SYSTEM means on the instance: what time it is there at two moments. Its name would not do: it is another one in winter than in summer.
+const systemZone = ",CONCAT(CONVERT_TZ('2025-01-15 00:00:00','+00:00','SYSTEM'),CONVERT_TZ('2025-07-15 00:00:00','+00:00','SYSTEM'))"
 
 // Tracks says whether a variable (in small letters) is one of those that are compared. Names of other flavours and old names count.
 func (v *Variables) Tracks(name string) bool {
@@ -228,10 +231,12 @@ func (c *Conn) ReadVars() (*Vars, error) {
 	if c.MariaDB() {
 		list = mariadbVariables
 	}
-	row, ok, err := c.Row(list.ask, len(list.names))
+	row, ok, err := c.Row(list.ask, len(list.names)+1)
 	if err != nil || !ok {
 		return nil, err
 	}
+	c.zone = string(row[len(list.names)])
+	row = row[:len(list.names)]
 	v := &Vars{List: list, values: make([]string, len(row)), null: make([]bool, len(row))}
 	for i, value := range row {
 		if !plain(value) {
