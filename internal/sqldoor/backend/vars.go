@@ -35,8 +35,8 @@ read_buffer_size=n read_rnd_buffer_size=n max_error_count=n auto_increment_incre
 optimizer_prune_level=n optimizer_switch sql_auto_is_null=n session_track_schema=n session_track_state_change=n session_track_system_variables
 session_track_transaction_info`
 	variablesCharset = ` character_set_client character_set_results character_set_connection collation_connection`
-	variablesMariaDB = ` tx_isolation tx_read_only=n max_statement_time=n check_constraint_checks=n old_mode innodb_strict_mode=n`
-	variablesMySQL   = ` transaction_isolation transaction_read_only=n max_execution_time=n`
+	variablesMariaDB = ` tx_isolation tx_read_only=n max_statement_time=n check_constraint_checks=n old_mode innodb_strict_mode=n default_regex_flags max_recursive_iterations=n`
+	variablesMySQL   = ` transaction_isolation transaction_read_only=n max_execution_time=n block_encryption_mode`
 )
 
 var (
