@@ -41,13 +41,20 @@ type statement struct {
 	held     bool   // the connection was lost, and a transaction with it
 }
 
-// serve is the life of a session after sign-in.
-func (s *session) serve() {
-	for s.await() {
+// serve is the life of a session after sign-in, or a part of it: left says that the session waits for its next command without
+// a goroutine, and is not ours any more.
+func (s *session) serve() (left bool) {
+	for {
+		switch s.await() {
+		case nothing:
+			return false
+		case later:
+			return true
+		}
 		goOn := s.one()
 		s.record()
 		if !goOn {
-			return
+			return false
 		}
 	}
 }
@@ -174,8 +181,38 @@ func (s *session) exchange() error {
 	return s.answer()
 }
 
-// await waits for the next command, holding no buffer. It says false when the session is over.
-func (s *session) await() bool {
+// next is what a session does next.
+type next uint8
+
+const (
+	nothing next = iota // it is over
+	more                // a command, of which something is buffered
+	later               // nobody knows: the poller has the session, and calls Resume
+)
+
+// await waits for the next command, holding no buffer.
+func (s *session) await() next {
+	if !s.resting && !s.rest() {
+		return nothing
+	}
+	err := s.client.Await()
+	if err == poll.ErrDetached {
+		return later
+	}
+	s.resting = false
+	s.idle.Store(false)
+	switch {
+	case err == nil:
+		return more
+	case errors.Is(err, poll.ErrInterrupted):
+		s.farewell()
+	}
+	return nothing // the client left, or its time is over
+}
+
+// rest prepares the wait. It says false when the session is over.
+func (s *session) rest() bool {
+	s.resting = true
 	s.waiting.Store(0)
 	s.client.Release()
 	if s.link != nil && (s.pins.set == 0 || s.link.reads) { // a statement that was not sent after all
@@ -197,18 +234,7 @@ func (s *session) await() bool {
 			return s.farewell()
 		}
 	}
-	err := s.client.Await()
-	if err == nil && len(s.client.Buffered()) == 0 {
-		err = s.client.Fill()
-	}
-	s.idle.Store(false)
-	switch {
-	case err == nil:
-		return true
-	case errors.Is(err, poll.ErrInterrupted):
-		return s.farewell()
-	}
-	return false // the client left, or its time is over
+	return true
 }
 
 // farewell tells a client that sent nothing that its session is over; always false. The packet is numbered as the answer to its

@@ -24,7 +24,8 @@ import (
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
-// session is one client's connection. But for the fields that say otherwise it belongs to its goroutine.
+// session is one client's connection. But for the fields that say otherwise it belongs to the goroutine that serves it, and to none while it
+// is idle on the own poller.
 type session struct {
 	door    *Door
 	serving *serving
@@ -75,6 +76,7 @@ type session struct {
 
 	response mysql.Response
 
+	resting bool          // rest was called for the present wait
 	idle    atomic.Bool   // waits for a command outside of a transaction: Interrupt ends it
 	waiting atomic.Int64  // the poll.Instant at which the running statement began; 0 between statements
 	dead    chan struct{} // closed by shut: ends waits
@@ -113,7 +115,9 @@ func (s *session) begin(announced bool) {
 	signedIn := false
 	defer func() {
 		if !s.caught(recover()) && signedIn {
-			go s.talk() // ends with its client or by Drain, which waits until it has left
+			s.series.SessionOpened()
+			s.client.ServedBy(s)
+			go s.Resume() // ends with its client or by Drain, which waits until it has left; or when the session is idle
 			return
 		}
 		s.end()
@@ -121,14 +125,18 @@ func (s *session) begin(announced bool) {
 	signedIn = (!announced || s.introduce()) && s.signIn()
 }
 
-func (s *session) talk() {
-	s.series.SessionOpened()
+// Resume serves the session until it has ended, or until it is idle and needs no goroutine: the poller calls Resume when there is
+// something to do (poll.Server).
+func (s *session) Resume() {
+	left := false
 	defer func() {
-		s.caught(recover())
+		if !s.caught(recover()) && left {
+			return // somebody else may be serving it by now
+		}
 		s.series.SessionClosed()
 		s.end()
 	}()
-	s.serve()
+	left = s.serve()
 }
 
 // caught logs a panic: a bug ends the session that met it and no other.

@@ -8,7 +8,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
 
-// Ten thousand idle sessions hold nothing but these and a stack of 4 KiB each. The bounds are size classes of Go's allocator: one byte more costs the next class. A session that
+// Ten thousand idle sessions hold little but these, and a stack of 4 KiB each where they need a goroutine (see Resume). The bounds are size classes of Go's allocator: one byte more costs the next class. A session that
 // needs another one is worth a thought: what only a running statement needs can be borrowed for it.
 func TestIdleSessionAllocation(t *testing.T) {
 	for _, one := range []struct {

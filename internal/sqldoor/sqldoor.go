@@ -2,8 +2,8 @@
 // to the instance behind the database that they chose. The way of one statement is serve.go, top to bottom; sign-in is
 // signin.go; which MySQL error a fault becomes is errors.go.
 //
-// A session is one goroutine with at most one connection to an instance. It takes one from the instance's pool for each
-// statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
+// A session is one goroutine with at most one connection to an instance; between statements, in a transaction too, it has none where the own
+// poller can wait for it (Resume). It takes one from the instance's pool for each statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
 // whatever else cannot be made again on another connection. What can be made again, variables above all, is remembered
 // and set on the connection that the next statement gets. Where LAST_INSERT_ID(), ROW_COUNT() and the like can be asked for
 // is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice,
@@ -15,8 +15,8 @@
 // lost, the session goes on with another connection only if that is the same to the client: outside of a transaction, and with
 // nothing on the old one that cannot be made again. Otherwise the client gets an error and its session ends.
 //
-// Goroutines: one for each session, which ends with its client or by Drain, which waits for it; one watcher while there are
-// sessions (watch.go), which ends with the last of them.
+// Goroutines: one for each session that is not idle on the own poller, whose workers serve it then; it ends with its client or by Drain, which
+// waits for it; one watcher while there are sessions (watch.go), which ends with the last of them.
 //
 // Locks: Door.mu guards the sets of sessions and counts; session.mu guards what kill closes. Door.mu is never taken under
 // session.mu.
@@ -216,7 +216,7 @@ func (d *Door) open(listener string, address netip.Addr) int {
 	return n
 }
 
-// left is called at the end of each session's goroutine.
+// left is called at the end of each session, by the goroutine that served it last.
 func (d *Door) left(s *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -247,7 +247,7 @@ func (d *Door) Sessions() int {
 
 // Drain ends the sessions of a listener ("" means all): idle ones at once, with error 1053 in case their client asks
 // something more; those with a statement or a transaction when that has ended, or when ctx ends, whichever comes first.
-// It returns when the sessions' goroutines have ended; the error says that ctx cut some of them off.
+// It returns when the sessions have ended; the error says that ctx cut some of them off.
 //
 // When the listener has Serve calls that returned and others that still accept (it moved to another address), only the
 // sessions of the former end.

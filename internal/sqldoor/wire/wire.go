@@ -2,8 +2,8 @@
 // relay needs and no more: a read buffer that comes from a pool and goes back when the connection is idle, messages of the
 // sign-in as a whole, and TLS in the middle of a conversation.
 //
-// A Conn belongs to one goroutine. Close, Interrupt and PeerGone may come from any other. Buffered gives views into the
-// read buffer; they die with the next Fill, Need, Skip or Release.
+// A Conn belongs to one goroutine, or to none after Await has left it to its server. Close, Interrupt and PeerGone may come from
+// any other. Buffered gives views into the read buffer; they die with the next Fill, Need, Skip or Release.
 //
 // It knows nothing of commands and answers.
 package wire
@@ -40,6 +40,8 @@ type Conn struct {
 	buf  []byte // nil while idle
 	r, w int    // unread bytes are buf[r:w]
 	full bool   // the last read filled the buffer: a larger one pays
+
+	served bool // see ServedBy
 
 	idle *[idleBuffer]byte // see there; nil until it is needed
 
@@ -143,18 +145,29 @@ func (c *Conn) Release() {
 	}
 }
 
-// Await waits until there is something to read. It holds no buffer meanwhile, or a small one under TLS, which cannot be
-// asked whether it holds something.
+// ServedBy makes Await give the connection to s where it would wait, if it is plain and on a poller that can do so.
+func (c *Conn) ServedBy(s poll.Server) {
+	c.served = c.poll.ServedBy(s) && c.tls == nil && c.envelopes == nil
+}
+
+// Await waits until something is buffered. It holds no buffer meanwhile, or a small one under TLS, which cannot be
+// asked whether it holds something. poll.ErrDetached: nothing was there, and the Server has the connection from now on. It is to
+// call Await again when it is resumed; the caller may not even look at the connection.
 func (c *Conn) Await() error {
 	if c.r != c.w {
 		return nil
 	}
 	c.Release()
-	if c.envelopes.pending() {
-		return c.Fill()
+	if c.served {
+		return c.poll.Loop((*arrival)(c))
 	}
 	if c.tls == nil {
-		return c.poll.Await()
+		if !c.envelopes.pending() {
+			if err := c.poll.Await(); err != nil {
+				return err
+			}
+		}
+		return c.Fill()
 	}
 	if c.idle == nil {
 		c.idle = new([idleBuffer]byte)
@@ -162,6 +175,26 @@ func (c *Conn) Await() error {
 	c.buf = c.idle[:]
 	return c.Fill()
 }
+
+// arrival is a Conn that waits under the poller's Loop, up to the first bytes.
+type arrival Conn
+
+func (a *arrival) Room() []byte {
+	if a.buf == nil {
+		a.buf = poll.GetSmall()
+	}
+	return a.buf
+}
+
+func (a *arrival) Take(n int) (goOn bool) {
+	a.w, a.full = n, n == len(a.buf)
+	if n == 0 {
+		(*Conn)(a).Release()
+	}
+	return n == 0
+}
+
+func (a *arrival) Idle() (now poll.Instant) { return 0 } // the poller reads the clock where it needs it
 
 // Fill reads at least one byte more. A buffer that was filled to its end is exchanged for a larger one; a buffer full of
 // unread bytes is ErrTooLarge.
