@@ -292,7 +292,7 @@ func (s *session) recordSignIn(begun poll.Instant, user, database string, e *mys
 	}
 	r := observe.Record{
 		Time: begun.Time(), Door: observe.DoorSQL, Listener: s.serving.listener, ClientAddress: s.address, Session: uint64(s.id),
-		Database: database, Command: "connect", SQLCode: int(e.Code), SQLState: e.State, Total: total, Generation: s.tables.Generation,
+		Database: database, Command: "connect", SQLCode: int(e.Code), SQLState: e.State, Fault: s.st.fault, Total: total, Generation: s.tables.Generation,
 	}
 	if c, known := s.tables.directory.MySQL(user); known {
 		r.Consumer = c.Name

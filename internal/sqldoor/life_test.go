@@ -23,7 +23,7 @@ func TestInstanceDown(t *testing.T) {
 	}
 	_, err := g.one("app:apple", "").Exec("SELECT 1")
 	wantCode(t, err, 2003, "Can't connect to MySQL server")
-	g.logged(`"sql_code":2003`)
+	g.logged(`"sql_code":2003,"sql_state":"HY000","fault":"connect_failed"`)
 }
 
 func TestInstanceDoesNotAnswer(t *testing.T) {

@@ -207,6 +207,7 @@ func TestConsumerBounds(t *testing.T) {
 	b := g.session(t)
 	_, err = g.pool("app:apple", "shop").Conn(t.Context())
 	wantCode(t, err, 1226, "User 'app' has exceeded the 'max_user_connections' resource (current value: 2)")
+	g.logged(`"sql_code":1226,"sql_state":"42000","fault":"limited"`)
 	other, err := g.pool("other:orange", "shop").Conn(t.Context()) // nobody else is meant
 	if err != nil {
 		t.Fatal(err)
@@ -309,6 +310,8 @@ func TestGuessersAreRefused(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	g.logged(`"sql_code":1045,"sql_state":"28000","fault":"unauthenticated"`)
+	g.logged(`"sql_code":1049,"sql_state":"42000","fault":"no_route"`)
 	_, err := g.pool("app:apple", "shop").Conn(context.Background())
 	if err == nil || !strings.Contains(err.Error(), "blocked because of too many refused sign-ins") {
 		t.Errorf("%v", err)

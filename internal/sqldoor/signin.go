@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
@@ -119,6 +121,7 @@ func (s *session) signIn() bool {
 // learn when it signs in that its database is not there.
 func (s *session) enter(c *identity.Consumer, database, program string) *mysql.Error {
 	if refused := s.admit(c); refused != nil {
+		s.st.fault = fault.Limited.String()
 		return refused
 	}
 	s.consumer, s.database = c, database
@@ -128,6 +131,10 @@ func (s *session) enter(c *identity.Consumer, database, program string) *mysql.E
 	}
 	if err := s.ensure(); err != nil {
 		s.logFault("connect an SQL session", err)
+		var answered *mysql.Error
+		if !errors.As(err, &answered) {
+			s.st.fault = fault.Of(err).Kind.String()
+		}
 		e := errorOf(err, database)
 		return &e
 	}
@@ -175,6 +182,7 @@ func (a *admission) check() *mysql.Error {
 	consumer, _ := s.tables.directory.MySQL(a.user)
 	switch {
 	case !s.capabilities.Has(mysql.SecureConnection):
+		s.st.fault = fault.Unauthenticated.String()
 		return &errorPlugins
 	case !s.capabilities.Has(mysql.PluginAuth):
 		a.plugin = mysql.NativePassword
@@ -211,6 +219,7 @@ func (a *admission) check() *mysql.Error {
 	}
 	if !proven {
 		s.guessed()
+		s.st.fault = fault.Unauthenticated.String()
 		empty := len(a.proof) == 0 || len(a.proof) == 1 && a.proof[0] == 0
 		e := errorDenied(printable(a.user), s.address.String(), !empty)
 		return &e
