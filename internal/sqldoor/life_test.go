@@ -40,6 +40,49 @@ func TestInstanceDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// Who waits for an instance that takes connections and says nothing waits no longer than its client does, or than the door lives.
+func TestAttemptToConnectEndsWithItsSession(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes the connections
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	g := open(t, strings.ReplaceAll(shop(ln.Addr().String()), "login:", "timeouts: {connect: 1h}\n    check_interval: 1h\n    login:"))
+	opening := func(database string) (leave func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			_, _ = g.one("app:apple", database).ExecContext(ctx, "SELECT 1")
+		}()
+		testenv.Eventually(t, 10*time.Second, func() error {
+			if n := g.stats(); n.Open != 1 {
+				return fmt.Errorf("%+v", n)
+			}
+			return nil
+		})
+		return func() { cancel(); <-over }
+	}
+	ended := func() {
+		t.Helper()
+		testenv.Eventually(t, 20*time.Second, func() error {
+			if n := g.stats(); n.Open+g.Sessions() > 0 {
+				return fmt.Errorf("%+v, %d sessions", n, g.Sessions())
+			}
+			return nil
+		})
+	}
+	opening("")()
+	ended()
+
+	leave := opening("shop") // in its sign-in
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	go g.Drain(ctx, "sql")
+	ended()
+	leave()
+}
+
 func TestInstanceDies(t *testing.T) {
 	db := mariadb(t)
 	g := open(t, shop(db.Addr))

@@ -2,7 +2,6 @@ package sqldoor
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"strings"
 	"time"
@@ -362,9 +361,11 @@ func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) b
 			return false
 		}
 		if conn == nil {
-			began := poll.Now()
-			conn, err = in.pool.Open(context.Background(), in.address, in.settings, want)
-			if s.st.connect += poll.Now().Sub(began); err != nil {
+			if conn, err = s.openTo(in, want); err != nil {
+				if s.ended() {
+					lease.Done(upstream.Outcome{Ignored: true})
+					return false
+				}
 				s.logFault("connect to a replica", err)
 				s.refuses(d, in, err)
 				var answered *mysql.Error

@@ -424,9 +424,10 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 			return unused(err)
 		}
 		if conn == nil {
-			began := poll.Now()
-			conn, err = in.pool.Open(context.Background(), in.address, in.settings, want)
-			if s.st.connect += poll.Now().Sub(began); err != nil {
+			if conn, err = s.openTo(in, want); err != nil {
+				if s.ended() { // whatever it is, the instance is not to blame
+					return unused(fault.New(fault.Draining, "the session was ended"))
+				}
 				var refused *mysql.Error
 				answered := errors.As(err, &refused)
 				lease.Done(upstream.Outcome{Failed: !answered})
@@ -458,6 +459,37 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		return false, s.rebase(in.pool, s.link.Vars)
 	}
 	return false, nil
+}
+
+// openTo opens a connection. The end of the session, which may come from elsewhere, ends the attempt: else a client that has left would hold a place in the pool for as long as an
+// instance that says nothing may be waited for, and Drain would wait too.
+func (s *session) openTo(in *instance, want backend.Want) (*backend.Conn, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends with the attempt; opening is rare
+		defer close(done)
+		select {
+		case <-s.dead:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	began := poll.Now()
+	conn, err := in.pool.Open(ctx, in.address, in.settings, want)
+	s.st.connect += poll.Now().Sub(began)
+	cancel()
+	<-done
+	return conn, err
+}
+
+// ended says that somebody else has ended the session.
+func (s *session) ended() bool {
+	select {
+	case <-s.dead:
+		return true
+	default:
+		return false
+	}
 }
 
 // giveBack returns a connection on which nothing was done.

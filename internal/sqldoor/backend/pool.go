@@ -398,7 +398,7 @@ func (p *Pool) learnVars(c *Conn) error {
 	return nil
 }
 
-// Open uses the permission that Take gave. With an error it is used up too.
+// Open uses the permission that Take gave. With an error it is used up too. The end of ctx ends the attempt, whatever it waits for.
 func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want) (*Conn, error) {
 	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema, Client: want.Client}
 	c, err := Open(ctx, address, s, session, &p.Facts)
@@ -409,7 +409,12 @@ func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want)
 	c.Key, c.Schema, c.pool, c.holder = want.Key, want.Schema, p, want.holder()
 	c.Opened = poll.Now()
 	c.Used = c.Opened
-	if err := p.learnVars(c); err != nil {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	err = p.learnVars(c)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		p.Drop(c)
 		return nil, err
 	}
