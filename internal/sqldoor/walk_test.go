@@ -166,32 +166,20 @@ func (s *saboteur) spoil(packet []byte, back bool) ([]byte, bool) {
 	}
 	a := s.armed
 	s.armed, s.fired = nil, true
-	if s.late != nil {
-		s.late()
-	}
+	s.late()
 	return a.do(packet)
 }
 
-func (s *saboteur) arm(what *sabotage, back bool, after int) {
+// arm says what is to happen, after how many packets from which side, and what to call when it does.
+func (s *saboteur) arm(what *sabotage, back bool, after int, late func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.armed, s.back, s.after, s.fired = what, back, after, false
-	s.late = nil
+	s.late = late
 }
 
-// patience is how long a conversation may go on in which something went wrong: some of it makes one side wait for the other.
-const patience = 300 * time.Millisecond
-
-// whenFired calls f if the sabotage happened, now or when it does.
-func (s *saboteur) whenFired(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fired {
-		f()
-	} else {
-		s.late = f
-	}
-}
+// patience is how long a conversation may go on after something went wrong: some of it makes one side wait for the other.
+const patience = 100 * time.Millisecond
 
 // disarm says whether the sabotage happened.
 func (s *saboteur) disarm() bool {
@@ -320,13 +308,15 @@ func walk(t *testing.T, s *saboteur, address string, lies, back bool, every int,
 			continue
 		}
 		for at := i % every; ; at += every {
-			s.arm(what, back, at)
 			ctx, cancel := context.WithCancel(t.Context())
-			stop := time.AfterFunc(patience, func() { s.whenFired(cancel) })
+			var stop *time.Timer
+			s.arm(what, back, at, func() { stop = time.AfterFunc(patience, cancel) })
 			err := converse(ctx, address)
-			stop.Stop()
-			cancel()
 			fired := s.disarm()
+			if fired {
+				stop.Stop()
+			}
+			cancel()
 			name := fmt.Sprintf("packet %d (from the server: %v), %s", at, back, what.name)
 			if errors.Is(err, errWrong) && !what.lie {
 				t.Errorf("%s: %v", name, err)
@@ -361,7 +351,7 @@ func walked(t *testing.T, share string) (db *testenv.DB, config func(instance st
 	db = mariadb(t)
 	db.Exec(t, "CREATE TABLE shop.walked (i INT)", "CREATE TABLE shop.loaded (i INT)")
 	return db, func(instance string) string {
-		return strings.ReplaceAll(shop(instance), "login:", "pool: {share: "+share+", max_connections: 3, queue_timeout: 2s}\n    check_interval: 20ms\n    login:")
+		return strings.ReplaceAll(shop(instance), "login:", "pool: {share: "+share+", max_connections: 3, queue_timeout: 2s}\n    timeouts: {connect: 2s}\n    check_interval: 20ms\n    login:")
 	}
 }
 
@@ -393,6 +383,8 @@ func descriptors() int {
 // settled waits until nothing of the walk is left: sessions, places in the pools, transactions, goroutines.
 func settled(t *testing.T, g *gate, root *sql.DB, before, files int) {
 	t.Helper()
+	began := time.Now()
+	defer func() { t.Log("settled after", time.Since(began)) }()
 	testenv.Eventually(t, 20*time.Second, func() error {
 		if n := g.Sessions(); n > 0 {
 			return fmt.Errorf("%d sessions", n)
