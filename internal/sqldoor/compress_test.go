@@ -47,6 +47,9 @@ func TestCompression(t *testing.T) {
 			if (how == mysql.Zlib) == (instance == "zlib") {
 				secure = nil
 			}
+			if instance == "zlib" && how == mysql.Zstd && os.Getenv("MENSHEN_TEST_LONG") == "" {
+				continue // each side is there already with another on the other one
+			}
 			t.Run(fmt.Sprintf("instance %s, client %s, TLS %v", instance, how, secure != nil), func(t *testing.T) {
 				exchanges(t, compressed(t, g, how, secure, mysql.MultiStatements|mysql.LocalFiles))
 			})
