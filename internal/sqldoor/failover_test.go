@@ -560,6 +560,8 @@ func TestReplicasInRotation(t *testing.T) {
 	between := testenv.NewCutter(t, f.DBs[0].Addr)
 	f.FollowAt(t, 2, between.Address)
 	f.shows(t, 2, "replica", "replicates from "+between.Address)
+	exec(t, db, insert, "before")
+	f.Sync(t, 2, 0) // it has not only signed in there
 	between.Pause()
 	late := make(chan struct{})
 	go func() {
