@@ -101,7 +101,7 @@ func (k *checker) listener(path string, l *Listener) {
 	}
 	k.belongs(path, l.Protocol, ProtocolTCP, "service", l.Service.Name != "")
 	k.belongs(path, l.Protocol, ProtocolHTTP, "routes", l.Routes != nil)
-	k.belongs(path, l.Protocol, ProtocolHTTP, "client_gone", l.ClientGone != GoneAbort && l.ClientGone != "")
+	k.belongs(path, l.Protocol, ProtocolHTTP, "client_gone", l.ClientGone != GoneFinish && l.ClientGone != "")
 	k.belongs(path, l.Protocol, ProtocolHTTP, "headers", l.Forward != shapeOf(reflect.TypeFor[ForwardHeaders]()).initial.Interface().(ForwardHeaders))
 	k.belongs(path, l.Protocol, ProtocolHTTP, "policies", l.Policies != nil)
 	k.policies(join(path, "policies"), l.Policies, false)

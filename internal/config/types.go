@@ -51,7 +51,7 @@ type Listener struct {
 	Timeouts        ListenerTimeouts `yaml:"timeouts" doc:"How long a client may take for each step."`
 	Limits          ListenerLimits   `yaml:"limits" doc:"What one client, and all of them, may use."`
 	Forward         ForwardHeaders   `yaml:"headers" doc:"http only: which headers Menshen adds to requests and responses, and which it does not let pass."`
-	ClientGone      ClientGone       `yaml:"client_gone" enum:"abort,finish" default:"abort" doc:"http only: what becomes of a request that an endpoint thinks about for more than a second, when its client has closed the connection, or its sending half: abort gives it up there, too; finish lets it end."`
+	ClientGone      ClientGone       `yaml:"client_gone" enum:"abort,finish" default:"finish" doc:"http only: what becomes of a request that an endpoint thinks about for more than a second, when its client has closed the connection, which cannot be told from closing its sending half: finish lets it end; abort gives it up there, too, as it always is when the client resets the connection."`
 	DrainTimeout    Duration         `yaml:"drain_timeout" default:"30s" doc:"How long requests may finish after the listener closes."`
 }
 

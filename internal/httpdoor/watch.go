@@ -14,8 +14,8 @@ var taken poll.Conn
 
 // watch starts the watcher, which gives up requests whose client has left while an endpoint thinks: the request itself would
 // notice only when it writes to the client. One goroutine for all connections keeps timers and system calls away from requests, and
-// streams have no need of it, because their bundle reads. A client that has closed its sending half may want its answer all the same; once
-// that has begun, the watcher leaves it alone. Door.mu is held.
+// streams have no need of it, because their bundle reads. A client that has closed the connection looks like one that has closed its sending half and
+// wants its answer all the same, so what happens then is a setting; once the answer has begun, the watcher leaves it alone. Door.mu is held.
 func (d *Door) watch() {
 	stop := make(chan struct{})
 	d.stopWatch = stop
@@ -57,10 +57,10 @@ func (d *Door) waiting() (all []*conn) {
 	return all
 }
 
-// look gives the request up if its client has closed the connection, or its sending half.
+// look gives the request up if its client has reset the connection, or with client_gone: abort closed it or its sending half.
 func (c *conn) look() {
 	s := c.door.options.Tables().sites[c.listening.name]
-	if s == nil || s.finishes || !peerGone(c.poll.NetConn()) {
+	if s == nil || !peerGone(c.poll.NetConn(), !s.finishes) {
 		return
 	}
 	c.left.Store(true) // before the interruption, which says why by it

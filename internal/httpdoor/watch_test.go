@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A client that leaves while an endpoint thinks gives the request up there, too; one that only closes its sending half does so unless
-// client_gone says otherwise, but not once its answer has begun.
+// A client that resets its connection while an endpoint thinks gives the request up there, too. One that closes it, or only its sending half, does so
+// with client_gone: abort, but not once its answer has begun.
 func TestClientLeavesWhileTheEndpointThinks(t *testing.T) {
 	t.Parallel()
 	site, key := certificate(t, "one.example")
@@ -49,9 +49,9 @@ func TestClientLeavesWhileTheEndpointThinks(t *testing.T) {
 		}
 	})
 	config := func(more string) string { return strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0"`+more, 1) }
-	abort, finish := open(t, config(""), "A", a), open(t, config(", client_gone: finish"), "A", a)
-	secure := open(t, config(", tls: {cert: "+site+", key: "+key+"}"), "A", a)
-	for _, g := range []*gate{abort, secure} {
+	abort, finish := open(t, config(", client_gone: abort"), "A", a), open(t, config(""), "A", a)
+	secure := open(t, config(", client_gone: abort, tls: {cert: "+site+", key: "+key+"}"), "A", a)
+	for _, g := range []*gate{abort, finish, secure} {
 		g.afterwards = append(g.afterwards, func(log string) {
 			if !strings.Contains(log, `"status":0,"fault":"client_gone"`) {
 				t.Errorf("no record of a client that left: %s", log)
@@ -87,6 +87,15 @@ func TestClientLeavesWhileTheEndpointThinks(t *testing.T) {
 	f(c, "/", c.Conn.(*tls.Conn).CloseWrite) // a goodbye that nobody reads
 	c.Conn.(*tls.Conn).NetConn().Close()
 	is(gone, "left alone by a client with TLS")
+
+	c = finish.dial()
+	f(c, "/", func() error {
+		if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	is(gone, "left alone by a client that reset the connection")
 
 	c, d := finish.dial(), abort.dial()
 	f(c, "/", c.Conn.(*net.TCPConn).CloseWrite)
