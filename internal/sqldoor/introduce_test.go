@@ -96,6 +96,7 @@ func TestProxyProtocolRefused(t *testing.T) {
 	g := open(t, shop(testenv.FreeAddress(t), ", proxy_protocol: [127.0.0.1], timeouts: {request_header: 200ms}, limits: {connections_per_address: 1}"))
 	f := func(sent, want string) {
 		t.Helper()
+		before := g.Sessions()
 		c, err := net.Dial("tcp", g.Addr)
 		if err != nil {
 			t.Fatal(err)
@@ -106,6 +107,12 @@ func TestProxyProtocolRefused(t *testing.T) {
 		if got, _ := io.ReadAll(c); !strings.Contains(string(got), want) || want == "" && len(got) > 0 {
 			t.Errorf("%q after %q; want %q", got, sent, want)
 		}
+		testenv.Eventually(t, 5*time.Second, func() error { // it counts for its address until it has left
+			if n := g.Sessions(); n > before {
+				return fmt.Errorf("%d sessions, %d before", n, before)
+			}
+			return nil
+		})
 	}
 	const client = "PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\n"
 	f("", "") // a client that waits for the greeting, as all do
