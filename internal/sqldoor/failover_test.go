@@ -91,6 +91,38 @@ func (f *fleet) shows(t testing.TB, i int, role, reason string) {
 	})
 }
 
+// settles expects that two instances are writable, demotes one of them, and has a row inserted on the other.
+func (f *fleet) settles(t testing.TB, db *sql.DB, demoted, primary int, name string) {
+	t.Helper()
+	f.sees(t, group.Split, 0)
+	f.Demote(t, demoted)
+	f.sees(t, group.Ready, primary)
+	exec(t, db, insert, name)
+}
+
+// inserts inserts a row in the background.
+func inserts(db *sql.DB, name string) (done chan error) {
+	done = make(chan error, 1)
+	go func() {
+		_, err := db.Exec(insert, name)
+		done <- err
+	}()
+	return done
+}
+
+// insertWaits begins to insert a row, and returns when that waits for a primary.
+func (f *fleet) insertWaits(t testing.TB, db *sql.DB, name string) (done chan error) {
+	t.Helper()
+	done = inserts(db, name)
+	testenv.Eventually(t, 10*time.Second, func() error {
+		if f.database().keeper.waiting.Load() != 1 {
+			return errors.New("nothing waits")
+		}
+		return nil
+	})
+	return done
+}
+
 const insert = "INSERT INTO t (name, server) VALUES (?, @@server_id)"
 
 // writers insert rows all the time, each with a name of its own, and remember the names of those that were acknowledged.
@@ -240,9 +272,7 @@ func TestTwoPrimaries(t *testing.T) {
 	t.Parallel()
 	f, _ := fleetOf(t, "", false)
 	db := f.one("app:apple", "shop")
-	if _, err := db.Exec(insert, "before"); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, db, insert, "before")
 	f.DBs[1].Exec(t, "SET GLOBAL read_only=0") // its replication runs on
 	f.sees(t, group.Split, 0)
 	_, err := db.Exec(insert, "split")
@@ -256,9 +286,7 @@ func TestTwoPrimaries(t *testing.T) {
 	}
 	f.Demote(t, 1)
 	f.sees(t, group.Ready, 0)
-	if _, err := db.Exec(insert, "after"); err != nil {
-		t.Error(err)
-	}
+	exec(t, db, insert, "after")
 	f.shows(t, 1, "replica", "replicates from")
 	if n := value[int](t, f.DBs[0].Open(t, "root", "shop"), "SELECT COUNT(*) FROM t"); n != 2 {
 		t.Errorf("%d rows", n)
@@ -273,9 +301,7 @@ func TestPrimaryKilled(t *testing.T) {
 	t.Parallel()
 	f, _ := fleetOf(t, "", false)
 	db := f.pool("app:apple", "shop")
-	if _, err := db.Exec(insert, "before"); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, db, insert, "before")
 	f.Sync(t, 1, 0)
 	f.Kill(0)
 	var all sync.WaitGroup
@@ -331,12 +357,7 @@ func TestPrimaryKilled(t *testing.T) {
 	}
 	f.Restart(t, 1)
 	f.DBs[1].Exec(t, "SET GLOBAL read_only=0")
-	f.sees(t, group.Split, 0)
-	f.Demote(t, 0)
-	f.sees(t, group.Ready, 1)
-	if _, err := db.Exec(insert, "after"); err != nil {
-		t.Error(err)
-	}
+	f.settles(t, db, 0, 1, "after")
 	if n := value[int](t, f.DBs[0].Open(t, "root", "shop"), "SELECT COUNT(*) FROM t WHERE name <> 'before'"); n != 0 {
 		t.Errorf("%d rows reached the old primary", n)
 	}
@@ -347,23 +368,15 @@ func TestPrimaryHangs(t *testing.T) {
 	t.Parallel()
 	f, _ := fleetOf(t, "", false)
 	db := f.pool("app:apple", "shop")
-	if _, err := db.Exec(insert, "before"); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, db, insert, "before")
 	f.Sync(t, 1, 0)
 	f.Pause(t, 0)
-	hung := make(chan error, 1)
-	go func() {
-		_, err := db.Exec(insert, "hangs")
-		hung <- err
-	}()
+	hung := inserts(db, "hangs")
 	f.shows(t, 0, "primary", "no answer") // one silent check does not unseat it
 	f.Promote(t, 1)
 	f.Follow(t, 2, 1)
 	f.sees(t, group.Ready, 1)
-	if _, err := db.Exec(insert, "after"); err != nil {
-		t.Error(err)
-	}
+	exec(t, db, insert, "after")
 	select {
 	case err := <-hung:
 		if err != nil { // it may also have waited for the new primary
@@ -373,12 +386,7 @@ func TestPrimaryHangs(t *testing.T) {
 		t.Fatal("a statement hangs with the old primary")
 	}
 	f.Resume(t, 0)
-	f.sees(t, group.Split, 0)
-	f.Demote(t, 0)
-	f.sees(t, group.Ready, 1)
-	if _, err := db.Exec(insert, "end"); err != nil {
-		t.Error(err)
-	}
+	f.settles(t, db, 0, 1, "end")
 	if n := value[int](t, f.DBs[1].Open(t, "root", "shop"), "SELECT COUNT(*) FROM t WHERE name IN ('before', 'after', 'end')"); n != 3 {
 		t.Errorf("%d rows on the new primary", n)
 	}
@@ -389,29 +397,15 @@ func TestPrimaryCutOff(t *testing.T) {
 	t.Parallel()
 	f, cut := fleetOf(t, "", true)
 	db := f.pool("app:apple", "shop")
-	if _, err := db.Exec(insert, "before"); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, db, insert, "before")
 	cut[0].Pause() // bytes go nowhere
 	f.sees(t, group.Headless, 0)
 	cut[0].Resume()
 	f.sees(t, group.Ready, 0) // as if nothing had been
-	if _, err := db.Exec(insert, "between"); err != nil {
-		t.Error(err)
-	}
+	exec(t, db, insert, "between")
 	cut[0].Cut()
 	f.sees(t, group.Headless, 0)
-	done := make(chan error, 1)
-	go func() {
-		_, err := db.Exec(insert, "waits")
-		done <- err
-	}()
-	testenv.Eventually(t, 10*time.Second, func() error {
-		if f.database().keeper.waiting.Load() != 1 {
-			return errors.New("nothing waits")
-		}
-		return nil
-	})
+	done := f.insertWaits(t, db, "waits")
 	f.Sync(t, 1, 0)
 	f.Promote(t, 1)
 	if err := <-done; err != nil {
@@ -478,23 +472,9 @@ func TestReloadDuringFailover(t *testing.T) {
 	t.Parallel()
 	f, _ := fleetOf(t, "", false)
 	db := f.pool("app:apple", "shop")
-	wait := func(name string) chan error {
-		done := make(chan error, 1)
-		go func() {
-			_, err := db.Exec(insert, name)
-			done <- err
-		}()
-		testenv.Eventually(t, 10*time.Second, func() error {
-			if f.database().keeper.waiting.Load() != 1 {
-				return errors.New("nothing waits")
-			}
-			return nil
-		})
-		return done
-	}
 	f.Demote(t, 0)
 	f.sees(t, group.Headless, 0)
-	done := wait("first")
+	done := f.insertWaits(t, db, "first")
 	f.reload(f.config("    max_lag: 3s"))
 	f.Sync(t, 1, 0)
 	f.Promote(t, 1)
@@ -513,7 +493,7 @@ func TestReloadDuringFailover(t *testing.T) {
 		return nil
 	})
 	f.Demote(t, 0)
-	done = wait("second")
+	done = f.insertWaits(t, db, "second")
 	f.DBs[1].Exec(t, "CREATE USER gate2@'%' IDENTIFIED BY 'secret'", "GRANT ALL ON *.* TO gate2@'%'")
 	f.reload(strings.ReplaceAll(f.config(""), "user: gate,", "user: gate2,"))
 	f.DBs[1].Exec(t, "SET GLOBAL read_only=0")
@@ -521,9 +501,7 @@ func TestReloadDuringFailover(t *testing.T) {
 	if err := <-done; err != nil { // it may have come before the endpoints retired
 		wantCode(t, err, 1053, "")
 	}
-	if _, err := db.Exec(insert, "third"); err != nil {
-		t.Error(err)
-	}
+	exec(t, db, insert, "third")
 }
 
 // Replicas leave the rotation with a reason, and come back.

@@ -1,8 +1,6 @@
 package sqldoor
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -19,58 +17,18 @@ func TestSessionsAreAsOnTheirOwn(t *testing.T) {
 		d.Exec(t, "CREATE PROCEDURE shop.both(IN i INT, OUT o INT) BEGIN SELECT i; SET o = i + 1; SELECT i + 2; END", "CREATE FUNCTION shop.one() RETURNS INT BEGIN SET @f = 1; RETURN 1; END")
 	}
 	g := open(t, pooled(db.Addr, "max_connections: 3, queue_timeout: 60s"))
-	direct, err := sql.Open("mysql", plain.DSN("gate:secret", "shop")+"?multiStatements=true")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer direct.Close()
-	direct.SetMaxIdleConns(0)
-	through := g.pool("app:apple", "shop", "multiStatements=true")
-	through.SetMaxIdleConns(0)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	p := g.beside(t, plain, uint64(time.Now().UnixNano()))
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	refused, asked, stop := 0, 0, false
 	for i := range 40 {
 		wg.Go(func() {
-			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			random := rand.New(rand.NewPCG(p.seed, uint64(i)))
 			table := fmt.Sprintf("q%d", i)
 			for life := range 6 {
-				ours, err := through.Conn(context.Background())
-				if err != nil {
-					t.Error(err)
+				w := p.meet(fmt.Sprintf("session %d, life %d", i, life), random)
+				if w == nil {
 					return
 				}
-				theirs, _ := direct.Conn(context.Background())
-				var history []string
-				both := func(statement string, args ...any) (same bool) {
-					mu.Lock()
-					asked++
-					over := stop
-					mu.Unlock()
-					if over {
-						return false
-					}
-					history = append(history, fmt.Sprint(statement, args))
-					got, want := ask(ours, statement, args...), ask(theirs, statement, args...)
-					if got == want {
-						return true
-					}
-					if got == "error 1105" { // what cannot be known any more; an error on both sides, so that both go on from the same
-						ask(ours, "SELECT bad")
-						ask(theirs, "SELECT bad")
-						mu.Lock()
-						refused++
-						mu.Unlock()
-						return false
-					}
-					mu.Lock()
-					defer mu.Unlock()
-					stop = true
-					t.Errorf("session %d, life %d: %s%q\nafter %q", i, life, differ(got, want), args, history[max(0, len(history)-20):])
-					return false
-				}
+				both := w.both
 				both("CREATE OR REPLACE TABLE " + table + fmt.Sprintf(" (id INT PRIMARY KEY AUTO_INCREMENT, v INT) AUTO_INCREMENT = %d", 1000*(i+1)))
 				going := true
 				for n := 0; n < 30 && going; n++ {
@@ -115,15 +73,12 @@ func TestSessionsAreAsOnTheirOwn(t *testing.T) {
 						both(free[random.IntN(len(free))])
 					}
 				}
-				for _, c := range []*sql.Conn{ours, theirs} {
-					_ = c.Raw(func(any) error { return errBad })
-					_ = c.Close()
-				}
+				w.part()
 			}
 		})
 	}
 	wg.Wait()
-	t.Logf("%d statements, %d refused", asked, refused)
+	t.Logf("%d statements, %d refused", p.asked, p.refused)
 	testenv.Eventually(t, 5*time.Second, func() error {
 		if n := g.stats(); n.Open > 3 || n.Open != n.Idle {
 			return fmt.Errorf("pool %+v", n)
