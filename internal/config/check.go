@@ -106,7 +106,8 @@ func (k *checker) listener(path string, l *Listener) {
 	k.belongs(path, l.Protocol, ProtocolHTTP, "policies", l.Policies != nil)
 	k.policies(join(path, "policies"), l.Policies, false)
 	k.belongs(path, l.Protocol, ProtocolMySQL, "default_database", k.written(join(path, "default_database")))
-	k.belongs(join(path, "limits"), l.Protocol, ProtocolMySQL, "sign_in_failures", l.Limits.SignInFailures != Rate{} && l.Limits.SignInFailures != shapeOf(reflect.TypeFor[ListenerLimits]()).initial.Interface().(ListenerLimits).SignInFailures)
+	failures := l.Limits.SignInFailures
+	k.belongs(join(path, "limits"), l.Protocol, ProtocolMySQL, "sign_in_failures", (failures != RateOrNone{} || k.written(join(path, "limits.sign_in_failures"))) && failures != shapeOf(reflect.TypeFor[ListenerLimits]()).initial.Interface().(ListenerLimits).SignInFailures)
 	switch l.Protocol {
 	case ProtocolTCP:
 		switch {

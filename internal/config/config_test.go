@@ -50,7 +50,7 @@ databases: {shop: {login: {user: u}, shards: {s0: {primary: a:1}}}}
 	f("protocol", l.Protocol, ProtocolHTTP)
 	f("timeouts", l.Timeouts, ListenerTimeouts{Duration(10 * time.Second), Duration(30 * time.Second), Duration(30 * time.Second), Duration(75 * time.Second)})
 	f("limits", l.Limits, ListenerLimits{HeaderBytes: 64 << 10, Headers: 128,
-		SignInFailures: Rate{200, time.Minute}, HTTP2: HTTP2Limits{250, 256 << 10, 1 << 20, 32, Rate{1000, 30 * time.Second}, Rate{1000, 10 * time.Second}}})
+		SignInFailures: RateOrNone{200, time.Minute}, HTTP2: HTTP2Limits{250, 256 << 10, 1 << 20, 32, Rate{1000, 30 * time.Second}, Rate{1000, 10 * time.Second}}})
 	f("headers", l.Forward, ForwardHeaders{XForwarded: true, ClientCert: true, Underscores: "safe", RequestID: true, ResponseTime: true, ServerTiming: true})
 	f("drain timeout", l.DrainTimeout, Duration(30*time.Second))
 	f("balance", s.Balance, Balance{RoundRobin, "client_address"})

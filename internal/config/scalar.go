@@ -25,6 +25,7 @@ var (
 	durationPattern = regexp.MustCompile(`^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$`)
 	sizePattern     = regexp.MustCompile(`^[0-9]+([.][0-9]+)?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
 	percentPattern  = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%$`)
+	boundPattern    = regexp.MustCompile(`^(0|[0-9]+/(([1-9][0-9]*)?(ms|s|m|h)|d))$`)
 	weightPattern   = regexp.MustCompile(`^[0-9]+([.][0-9]+)?%?$`)
 	ratePattern     = regexp.MustCompile(`^[0-9]+/(([1-9][0-9]*)?(ms|s|m|h)|d)$`)
 	prefixPattern   = regexp.MustCompile(`^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$`)
@@ -37,6 +38,7 @@ var scalars = map[reflect.Type]*scalar{
 	reflect.TypeFor[Percent]():      {want: "a share from 0% to 100%", pattern: percentPattern, parse: parsePercent, format: formatPercent},
 	reflect.TypeFor[Weight]():       {want: "a share such as 90%, or a number of parts", pattern: weightPattern, number: true, parse: parseWeight, format: formatWeight},
 	reflect.TypeFor[Rate]():         {want: "a rate such as 10/s, 600/m, 1000/h, 5000/d or 5/10s", pattern: ratePattern, parse: parseRate, format: formatRate},
+	reflect.TypeFor[RateOrNone]():   {want: "a rate such as 10/s, 600/m, 1000/h, 5000/d or 5/10s, or 0 for no bound", pattern: boundPattern, number: true, parse: parseRateOrNone, format: formatRateOrNone},
 	reflect.TypeFor[netip.Prefix](): {want: "an address or a network such as 10.0.0.0/8", pattern: prefixPattern, parse: parsePrefix, format: formatPrefix},
 }
 
@@ -51,6 +53,9 @@ func (p Percent) String() string { return formatPercent(p) }
 
 // String gives the rate as it is written: 10/s or 5/10s.
 func (r Rate) String() string { return formatRate(r) }
+
+// String gives the rate as it is written: 10/s, 5/10s, or 0.
+func (r RateOrNone) String() string { return formatRateOrNone(r) }
 
 // Share gives the percentage as a part of one: 0.5 for 50%.
 func (p Percent) Share() float64 { return float64(p) / 100 }
@@ -210,6 +215,25 @@ func parseRate(text string) (any, error) {
 		return nil, fmt.Errorf("%s is over too long a time (at most 31 days)", text)
 	}
 	return Rate{n, d}, nil
+}
+
+func parseRateOrNone(text string) (any, error) {
+	if text == "0" {
+		return RateOrNone{}, nil
+	}
+	v, err := parseRate(text)
+	if err != nil {
+		return nil, err
+	}
+	return RateOrNone(v.(Rate)), nil
+}
+
+func formatRateOrNone(v any) string {
+	r := v.(RateOrNone)
+	if r == (RateOrNone{}) {
+		return "0"
+	}
+	return formatRate(Rate(r))
 }
 
 func formatRate(v any) string {

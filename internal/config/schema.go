@@ -167,7 +167,7 @@ func (b *schemaBuilder) scalar(t reflect.Type, s *scalar) object {
 	if _, known := b.definitions[name]; !known {
 		alternatives := []any{object{"type": "string", "pattern": s.pattern.String()}, ref("reference")}
 		switch t {
-		case reflect.TypeFor[Duration]():
+		case reflect.TypeFor[Duration](), reflect.TypeFor[RateOrNone]():
 			alternatives = append(alternatives, object{"const": 0})
 		case reflect.TypeFor[Size]():
 			alternatives = append(alternatives, object{"type": "integer", "minimum": 0})

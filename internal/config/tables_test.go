@@ -111,6 +111,8 @@ func typeName(t reflect.Type, f *field) string {
 		return "policy (see [policies.md](policies.md))"
 	case t == reflect.TypeFor[Rate]():
 		return "rate"
+	case t == reflect.TypeFor[RateOrNone]():
+		return "rate or 0"
 	case scalars[t] != nil:
 		return scalars[t].want
 	}

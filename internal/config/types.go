@@ -103,13 +103,13 @@ type ListenerTimeouts struct {
 
 // ListenerLimits bound what strangers can fill. Zero means no bound where the default is zero.
 type ListenerLimits struct {
-	HeaderBytes           Size `yaml:"header_bytes" default:"64KiB" doc:"Largest request head: 431, or 414 when the request line alone is larger."`
-	Headers               int  `yaml:"headers" default:"128" min:"1" max:"10000" doc:"Most header fields in a request: 431."`
-	BodyBytes             Size `yaml:"body_bytes" default:"0" doc:"Largest request body: 413. 0 means no bound."`
-	Connections           int  `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
-	ConnectionsPerAddress int  `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
-	RequestsPerConnection int  `yaml:"requests_per_connection" default:"0" doc:"Requests after which a connection is closed. 0 means no bound."`
-	SignInFailures        Rate `yaml:"sign_in_failures" default:"200/m" doc:"mysql only: refused sign-ins from one address, or one IPv6 network of 64 bits, after which its connections are refused until that time is over: error 1129."`
+	HeaderBytes           Size       `yaml:"header_bytes" default:"64KiB" doc:"Largest request head: 431, or 414 when the request line alone is larger."`
+	Headers               int        `yaml:"headers" default:"128" min:"1" max:"10000" doc:"Most header fields in a request: 431."`
+	BodyBytes             Size       `yaml:"body_bytes" default:"0" doc:"Largest request body: 413. 0 means no bound."`
+	Connections           int        `yaml:"connections" default:"0" doc:"Most connections open at once; further ones are closed. 0 means no bound."`
+	ConnectionsPerAddress int        `yaml:"connections_per_address" default:"0" doc:"The same for one client address. 0 means no bound."`
+	RequestsPerConnection int        `yaml:"requests_per_connection" default:"0" doc:"Requests after which a connection is closed. 0 means no bound."`
+	SignInFailures        RateOrNone `yaml:"sign_in_failures" default:"200/m" doc:"mysql only: refused sign-ins from one address, or one IPv6 network of 64 bits, after which its connections are refused until that time is over: error 1129. 0 means no bound."`
 
 	HTTP2 HTTP2Limits `yaml:"http2" doc:"http only: what one HTTP/2 connection may use. Beyond the last three it is closed (ENHANCE_YOUR_CALM)."`
 }
@@ -431,6 +431,9 @@ type Rate struct {
 	Count int
 	Per   time.Duration
 }
+
+// RateOrNone is a Rate that may be written 0, its zero value: no bound.
+type RateOrNone Rate
 
 // Secret is a string that is never printed back. Its zero value is the empty secret.
 type Secret string

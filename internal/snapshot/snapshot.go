@@ -125,6 +125,7 @@ func (p *Pending) Publish() {
 	s.current.Store(p.Snapshot)
 	p.leases.Commit()
 	p.states.Commit()
+	p.Snapshot.SQL.Published()
 	routes, databases, listeners := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for name := range p.Snapshot.Config.Routes {
 		routes[name] = true

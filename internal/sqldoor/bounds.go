@@ -50,7 +50,7 @@ func fromOf(listener string, a netip.Addr) from {
 }
 
 // note counts a refused sign-in.
-func (t *attempts) note(f from, bound config.Rate, now poll.Instant) {
+func (t *attempts) note(f from, bound config.RateOrNone, now poll.Instant) {
 	if bound.Count <= 0 {
 		return
 	}
@@ -71,7 +71,7 @@ func (t *attempts) note(f from, bound config.Rate, now poll.Instant) {
 }
 
 // makeRoom drops what is over among the few that it looks at, or else the one of them with the fewest refusals: those who are blocked stay so. t.mu is held.
-func (t *attempts) makeRoom(bound config.Rate, now poll.Instant) {
+func (t *attempts) makeRoom(bound config.RateOrNone, now poll.Instant) {
 	var least from
 	count, tries := 0, 0
 	for f, r := range t.froms { // begins anywhere
@@ -90,7 +90,7 @@ func (t *attempts) makeRoom(bound config.Rate, now poll.Instant) {
 }
 
 // blocked says for how long nobody is let in from there; 0 means that they are.
-func (t *attempts) blocked(f from, bound config.Rate, now poll.Instant) time.Duration {
+func (t *attempts) blocked(f from, bound config.RateOrNone, now poll.Instant) time.Duration {
 	if bound.Count <= 0 {
 		return 0
 	}

@@ -133,6 +133,7 @@ func (g *gate) reload(yaml string) {
 	}
 	generation.Commit()
 	g.tables.Store(tables)
+	tables.Published()
 }
 
 // pool opens a client pool through the gate; more are DSN parameters.

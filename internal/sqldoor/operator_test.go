@@ -275,7 +275,10 @@ func TestMinIdle(t *testing.T) {
 
 func TestRaisedPoolServesThoseWhoWait(t *testing.T) {
 	db := mariadb(t)
-	g := open(t, pooled(db.Addr, "max_connections: 1, queue_timeout: 60s"))
+	config := func(pool string) string { // no check comes before the test is over
+		return strings.ReplaceAll(pooled(db.Addr, pool+", queue_timeout: 60s"), "    login:", "    check_interval: 1h\n    login:")
+	}
+	g := open(t, config("max_connections: 1"))
 	a, b := g.session(t), g.session(t)
 	ask(a, "BEGIN")
 	wantAnswer(t, a, "SELECT 1", "1|\n")
@@ -287,7 +290,7 @@ func TestRaisedPoolServesThoseWhoWait(t *testing.T) {
 		}
 		return nil
 	})
-	g.reload(pooled(db.Addr, "max_connections: 2, queue_timeout: 60s"))
+	g.reload(config("max_connections: 2"))
 	select {
 	case got := <-done:
 		if got != "2|\n" {
@@ -319,12 +322,19 @@ func TestGuessersAreRefused(t *testing.T) {
 	wantAnswer(t, good, "SELECT 1", "1|\n") // who is in stays in
 	g.reload(shop(db.Addr, ", limits: {sign_in_failures: 100/h}"))
 	wantAnswer(t, g.session(t), "SELECT 2", "2|\n")
+
+	g.reload(shop(db.Addr, ", limits: {sign_in_failures: 0}"))
+	for range 210 { // more than what is the bound without a word
+		_, err := g.pool("app:wrong", "shop").Conn(t.Context())
+		wantCode(t, err, 1045, "Access denied")
+	}
+	wantAnswer(t, g.session(t), "SELECT 3", "3|\n")
 }
 
 func TestAttempts(t *testing.T) {
 	t.Parallel()
 	var table attempts
-	bound := config.Rate{Count: 2, Per: time.Minute}
+	bound := config.RateOrNone{Count: 2, Per: time.Minute}
 	now := poll.Now()
 	a, b := fromOf("sql", netip.MustParseAddr("192.0.2.1")), fromOf("sql", netip.MustParseAddr("192.0.2.2"))
 	f := func(at from, after, want time.Duration) {
@@ -342,7 +352,7 @@ func TestAttempts(t *testing.T) {
 	f(a, time.Minute, 0)
 	f(a, 10*time.Second, 0) // it is forgotten
 	for range 5 {
-		table.note(a, config.Rate{}, now)
+		table.note(a, config.RateOrNone{}, now)
 	}
 	f(a, 0, 0)
 
@@ -358,8 +368,8 @@ func TestAttempts(t *testing.T) {
 		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		table.note(fromOf("sql", ip), bound, now+poll.Instant(last))
 		if i == 0 { // from here on it is blocked, and others do not push it out
-			table.note(b, config.Rate{Count: 2, Per: time.Hour}, now)
-			table.note(b, config.Rate{Count: 2, Per: time.Hour}, now)
+			table.note(b, config.RateOrNone{Count: 2, Per: time.Hour}, now)
+			table.note(b, config.RateOrNone{Count: 2, Per: time.Hour}, now)
 		}
 		if len(table.froms) > fromsMax {
 			t.Fatalf("%d addresses", len(table.froms))

@@ -639,6 +639,9 @@ func TestKillByNumber(t *testing.T) {
 			t.Errorf("%s: %q", topic, got)
 		}
 	}
+	if got := ask(killer, "SHOW MENSHEN INSTANCES"); !strings.HasPrefix(got, "shop|10.") {
+		t.Errorf("the version is not what the server calls itself: %q", got)
+	}
 	wantAnswer(t, killer, "SHOW MENSHEN WEATHER", "error 1235")
 	own := strings.Trim(ask(killer, "SELECT CONNECTION_ID()"), "|\n")
 	wantAnswer(t, killer, "KILL QUERY "+own, "error 1317")

@@ -291,7 +291,7 @@ func (s *session) listInstances() listing {
 			if st.LagKnown {
 				lag = seconds(st.Lag)
 			}
-			l.add(name, version, strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, lag, st.Reason)
+			l.add(name, strings.TrimPrefix(version, mariadbPrefix), strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, lag, st.Reason)
 		}
 	}
 	return l

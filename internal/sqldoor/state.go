@@ -240,9 +240,12 @@ func (s *session) learn(version string) {
 	s.mode = m
 }
 
+// mariadbPrefix is what MariaDB's greeting puts before its version, so that old replicas of MySQL's take it for one of theirs.
+const mariadbPrefix = "5.5.5-"
+
 // versionNumber reads 10.11.6-MariaDB as 101106 and 8.0.36 as 80036.
 func versionNumber(version string) uint32 {
-	version = strings.TrimPrefix(version, "5.5.5-") // which MariaDB puts before its own
+	version = strings.TrimPrefix(version, mariadbPrefix)
 	var n, part uint32
 	parts := 0
 	for i := 0; i <= len(version) && parts < 3; i++ {

@@ -122,6 +122,15 @@ func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tab
 	return t, problems
 }
 
+// Published is to be called when the generation is in service: those who wait for a connection learn of a raised bound.
+func (t *Tables) Published() {
+	for _, d := range t.databases {
+		for _, in := range d.instances {
+			in.pool.SetLimits(d.limits)
+		}
+	}
+}
+
 func compileDatabase(c *config.Config, name string, g *upstream.Generation, m *observe.Metrics) (*database, config.Problems) {
 	from := c.Databases[name]
 	path := "databases." + name
