@@ -55,7 +55,7 @@ routes: {all: {match: /*, service: a}, asterisk: {match: {paths: ["~^.*$"]}, ser
 	texts = append(texts, good...)
 	count, start := number(t, "NGINX_MUTATIONS", 800), number(t, "NGINX_SEED", 1)
 	for i := range count {
-		texts = append(texts, mutate(rand.New(rand.NewPCG(uint64(start+i), 4)), good, refused))
+		texts = append(texts, mutate(rand.New(rand.NewPCG(uint64(start+i), 4)), good, refused, oddLines))
 	}
 	work := make(chan string)
 	var lanes sync.WaitGroup
@@ -279,8 +279,8 @@ var (
 		"Upgrade: h2c", "Upgrade: websocket", "Trailer: Content-Length"}
 )
 
-// mutate changes one of the texts in one to three places.
-func mutate(random *rand.Rand, good, refused []string) string {
+// mutate changes one of the texts in one to three places. odd are lines that it puts in.
+func mutate(random *rand.Rand, good, refused, oddLines []string) string {
 	seeds := good
 	if random.IntN(4) == 0 {
 		seeds = refused

@@ -120,7 +120,6 @@ func (g *gate) refusal(text string) string {
 // doubt is refused whole, or seen to be cut; its connection is not used again.
 func TestAnswersRefused(t *testing.T) {
 	t.Parallel()
-	const good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 	var present atomic.Pointer[string]
 	var conns atomic.Int64
 	g := open(t, `
@@ -149,8 +148,7 @@ routes: {all: {match: /*, service: a}}
 		}
 	}))
 	c := g.dial() // one connection for all, as long as it lasts: what is asked on it comes in that order to the pool
-	// request is a method and a version; text is what the endpoint sends, a | at its end: and closes; want is what the client sees (status,
-	// body, how it ends), the state of its connection, and that of the endpoint's.
+	// want is what the client sees (status, body, how it ends), the state of its connection, and that of the endpoint's.
 	f := func(request, text, want string) {
 		t.Helper()
 		method, version, _ := strings.Cut(request, " ")
@@ -178,6 +176,13 @@ routes: {all: {match: /*, service: a}}
 			t.Errorf("%s %q:\n got %s\nwant %s", request, text, got, want)
 		}
 	}
+	tableOfAnswers(f)
+}
+
+// tableOfAnswers has f look at each of the answers that matter: request is a method and a version; text is what the endpoint sends, a |
+// at its end: and closes; want is what becomes of it, in the words of TestAnswersRefused.
+func tableOfAnswers(f func(request, text, want string)) {
+	const good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 	const (
 		refused = "502 upstream_broken, open; new"
 		ok      = "HTTP/1.1 200 OK\r\n"
