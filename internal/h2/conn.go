@@ -65,9 +65,10 @@ type Conn struct {
 	encoder      *encoder
 	failed       *Error // the connection is of no use any more
 	leaving      leaving
-	unwelcome    bool // client: the endpoint takes no further stream
-	finishing    bool // close for writing when everything is sent
-	shut         bool // that is done
+	ready        chan struct{} // client: closed when the peer's first SETTINGS came, or the connection failed
+	unwelcome    bool          // client: the endpoint takes no further stream
+	finishing    bool          // close for writing when everything is sent
+	shut         bool          // that is done
 	lastAccepted uint32
 	pending      []byte
 	spare        []byte
@@ -106,6 +107,8 @@ func NewServer(nc net.Conn, hangup func(), l Limits, accept func(*Stream)) *Conn
 func NewClient(nc net.Conn, hangup func(), scheme string, l Limits) *Conn {
 	c := newConn(nc, hangup, l)
 	c.client, c.scheme, c.next = true, scheme, 1
+	c.peerStreams = 1 // until it says how many it allows: one too many is a mistake
+	c.ready = make(chan struct{})
 	c.pending = append(c.room16(), Preface...)
 	c.pending = appendSettings(c.pending, setting{settingEnablePush, 0}, setting{settingWindow, uint32(l.Window)},
 		setting{settingHeaderListSize, uint32(l.HeadBytes)})
@@ -501,6 +504,10 @@ func (c *Conn) takeSettings(f frame, p []byte) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.client && !c.readyLocked() {
+		c.peerStreams = windowMax // no bound, unless the frame has one
+		defer close(c.ready)
+	}
 	for ; len(p) > 0; p = p[6:] {
 		value := binary.BigEndian.Uint32(p[2:])
 		switch binary.BigEndian.Uint16(p) {
@@ -533,6 +540,19 @@ func (c *Conn) takeSettings(f frame, p []byte) error {
 		}
 	}
 	return c.queueLocked(appendFrame(c.roomLocked(frameHeaderLength), 0, frameSettings, flagAck, 0))
+}
+
+// Ready gives a channel that is closed when it is known how many streams the peer allows, or the connection has ended. Until then a
+// client may have one stream.
+func (c *Conn) Ready() <-chan struct{} { return c.ready }
+
+func (c *Conn) readyLocked() bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // takePing answers a ping, or takes the answer to ours.
@@ -692,6 +712,9 @@ func (c *Conn) endLocked(e *Error) {
 		return
 	}
 	c.failed = e
+	if c.client && !c.readyLocked() {
+		close(c.ready)
+	}
 	var told []*Stream
 	for _, s := range c.streams {
 		own := *e

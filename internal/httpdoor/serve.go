@@ -238,7 +238,7 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
 	pool := lease.Endpoint.Pool.(*forward.Pool)
 	up := pool.Get(began, !idempotent(x.request.Method))
-	for {
+	for again := 0; ; {
 		if up == nil {
 			var f *fault.Fault
 			if up, f = pool.Dial(x.deadline, x.site.open); f != nil {
@@ -257,8 +257,12 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 			return nil, up
 		}
 		x.tick()
-		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint.
-		if !up.Reused || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !x.bodyUnsent() && !idempotent(x.request.Method) {
+		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint. Nor does a stream that
+		// it has not acted on (GOAWAY, REFUSED_STREAM), when that happens once.
+		if !up.Reused {
+			again++
+		}
+		if !up.Reused && (!f.Unsent || again > 1) || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !x.bodyUnsent() && !idempotent(x.request.Method) {
 			return f, up
 		}
 		up.Close()

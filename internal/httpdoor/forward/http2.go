@@ -74,13 +74,19 @@ func (p *Pool) dialStream(ctx context.Context, open func(net.Conn) *poll.Conn) (
 	}
 }
 
-// dialBundle opens a connection for the first stream that waits for it, and tells the others.
-func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (*Conn, *fault.Fault) {
-	defer func() {
+// dialBundle opens a connection for the first stream that waits for it, and tells the others, once the endpoint has said how many it
+// allows.
+func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (_ *Conn, f *fault.Fault) {
+	dialed := func() {
 		p.mu.Lock()
 		close(p.dialing)
 		p.dialing = nil
 		p.mu.Unlock()
+	}
+	defer func() {
+		if f != nil {
+			dialed()
+		}
 	}()
 	under, f := p.dial(ctx, open)
 	if f != nil {
@@ -113,6 +119,10 @@ func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (
 	if st == nil {
 		return nil, connectFault(p.address, errors.New("the connection ended as soon as it stood"))
 	}
+	go func() { // ends soon: h2.Limits.TimeoutHead bounds the wait for the endpoint's settings
+		<-b.Ready()
+		dialed()
+	}()
 	return p.newStream(b, st), nil
 }
 
