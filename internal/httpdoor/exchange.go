@@ -59,6 +59,7 @@ type state struct {
 	endpoint  *upstream.Endpoint
 	upstream  time.Duration // waiting for endpoints, all attempts
 	asked     bool          // an endpoint was asked
+	ticked    bool          // now is the end of the response
 	headSent  bool          // the client has seen a part of the response
 	keep      bool          // the connection may carry another request
 	refused   bool          // the head could not be understood
@@ -143,7 +144,7 @@ func (x *exchange) clear() {
 	e.site, e.route, e.share, e.path = nil, nil, nil, nil
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
 	e.began, e.now, e.deadline, e.endpoint = 0, 0, 0, nil
-	e.upstream, e.asked, e.headSent, e.keep, e.refused, e.call = 0, false, false, false, false, false
+	e.upstream, e.asked, e.ticked, e.headSent, e.keep, e.refused, e.call = 0, false, false, false, false, false, false
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
 	if e.policing {
@@ -152,8 +153,12 @@ func (x *exchange) clear() {
 	}
 	e.body.reset()
 	e.pumping, e.goAhead = nil, nil
-	e.expecting.Store(expectNothing)
-	e.unwanted.Store(false)
+	if e.expecting.Load() != expectNothing { // a store costs as much as all that stands above
+		e.expecting.Store(expectNothing)
+	}
+	if e.unwanted.Load() {
+		e.unwanted.Store(false)
+	}
 }
 
 // pipelined says that bytes of a next request are here already.
@@ -253,15 +258,19 @@ func (x *exchange) findRequestID() []byte {
 // plain says that an id can stand in logs and headers as it is.
 func plain(id []byte) bool {
 	for _, c := range id {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case c == '-', c == '_', c == '.', c == ':', c == '/', c == '+', c == '=', c == '~', c == '@':
-		default:
+		if !isPlain[c] {
 			return false
 		}
 	}
 	return true
 }
+
+var isPlain = func() (is [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=~@" {
+		is[c] = true
+	}
+	return is
+}()
 
 // hop is what the heads in both directions say of this hop.
 func (x *exchange) hop() forward.Hop {
@@ -280,7 +289,9 @@ func (x *exchange) total() time.Duration { return x.now.Sub(x.began) }
 
 // record writes the access record and counts the request.
 func (x *exchange) record() {
-	x.tick()
+	if !x.ticked {
+		x.tick()
+	}
 	x.conn.last = x.now
 	total := x.total()
 	faultID, routeName, service, endpoint := "", "", "", ""

@@ -124,6 +124,9 @@ func (c *conn) interrupt(at *atomic.Pointer[poll.Conn]) bool {
 // hold shows which connection to an endpoint is in use, or that none is, to those who may interrupt it.
 func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 	if c.stream == nil {
+		if up == nil && at.Load() == nil {
+			return
+		}
 		if at.Swap(up) == &taken {
 			c.holding.Lock() // until it is interrupted
 			c.claimed = true

@@ -44,6 +44,7 @@ func (x *exchange) answerAndRecord(s *site) (keep bool) {
 	}
 	if x.keep && !x.body.complete {
 		x.drain()
+		x.ticked = false
 	}
 	x.record()
 	if x.keep {
@@ -230,6 +231,9 @@ func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
 		outcome.Ignored = !outcome.Failed
 	}
 	settled = true
+	x.tick()
+	x.ticked = f == nil
+	outcome.Ended = x.now.Time()
 	lease.Done(outcome)
 	return f
 }

@@ -270,13 +270,16 @@ func storm(t *testing.T, random *rand.Rand, open func(net.Conn) *Conn) {
 			}
 		}
 		p := buf[:1+random.IntN(len(buf))]
+		left := len(p)
 		var err error
 		if random.IntN(2) == 0 {
-			err = c.WriteAwait(p)
+			var n int
+			n, _, err = c.Ask(p, room(buf[:1+random.IntN(len(p))]))
+			left -= n
 		} else {
 			_, err = c.Write(p)
 		}
-		for left := len(p); left > 0 && err == nil; {
+		for left > 0 && err == nil {
 			var n int
 			n, err = c.Read(buf[:min(left, 1+random.IntN(len(buf)))])
 			left -= n
@@ -375,14 +378,11 @@ func TestQuestionsAllocateNothing(t *testing.T) {
 	for name, open := range map[string]func(net.Conn) *Conn{"netpoll": New, "epoll": Adopt} {
 		c, peer := pair(t, open)
 		go io.CopyBuffer(struct{ io.Writer }{peer}, struct{ io.Reader }{peer}, make([]byte, 512))
-		p, buf := []byte("question"), make([]byte, 64)
+		p, answer := []byte("question"), new(answering)
 		if n := testing.AllocsPerRun(200, func() {
 			now := Now()
 			c.ReadBeforeSince(now, now.Add(time.Minute))
-			if err := c.WriteAwait(p); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Read(buf); err != nil {
+			if _, _, err := c.Ask(p, answer); err != nil {
 				t.Fatal(err)
 			}
 		}); n > 0.5 {

@@ -24,6 +24,9 @@ type loop struct {
 	events [128]syscall.EpollEvent
 	looked atomic.Int64 // the Instant of the last turn that found something
 
+	found []*socket   // by the turn that is under way: detached sockets with something to do
+	some  atomic.Bool // ready is not empty: for a look without the lock
+
 	mu      sync.Mutex // guards what follows; it is a leaf
 	ready   []*socket  // detached sockets with something to do, the oldest at head
 	head    int
@@ -179,7 +182,7 @@ func (l *loop) turn() {
 			}
 			woken += s.raise(bitsOf(e.Events), l)
 		}
-		if woken > 0 && l.waiting() {
+		if l.put(); woken > 0 && l.some.Load() {
 			runtime.Gosched() // those that were woken take most of what is ready
 		}
 		for s := l.take(); s != nil; s = l.take() {
@@ -276,30 +279,35 @@ func (l *loop) rest(w *worker) bool {
 	return true
 }
 
-// put queues a detached socket.
-func (l *loop) put(s *socket) {
+// put queues what the turn has found.
+func (l *loop) put() {
+	if len(l.found) == 0 {
+		return
+	}
 	l.mu.Lock()
-	l.ready = append(l.ready, s)
+	l.ready = append(l.ready, l.found...)
+	l.some.Store(true)
 	l.mu.Unlock()
+	clear(l.found)
+	l.found = l.found[:0]
 }
 
 // take takes the oldest queued socket; nil when there is none.
 func (l *loop) take() *socket {
+	if !l.some.Load() {
+		return nil
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.head == len(l.ready) {
+	if l.head == len(l.ready) { // somebody was faster
+		l.mu.Unlock()
 		return nil
 	}
 	s := l.ready[l.head]
 	l.ready[l.head] = nil
 	if l.head++; l.head == len(l.ready) {
 		l.ready, l.head = l.ready[:0], 0
+		l.some.Store(false)
 	}
+	l.mu.Unlock()
 	return s
-}
-
-func (l *loop) waiting() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.head < len(l.ready)
 }

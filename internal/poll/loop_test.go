@@ -143,8 +143,18 @@ func TestLoopIsInterrupted(t *testing.T) {
 	})
 }
 
+// room is memory that is there all the time.
+type room []byte
+
+func (r room) Room() []byte { return r }
+
+// noRoom must not be asked.
+type noRoom struct{}
+
+func (noRoom) Room() []byte { panic("memory for an answer that has not begun") }
+
 // The answer may come before, while and after the asker falls asleep: it is never missed.
-func TestWriteAwaitMissesNothing(t *testing.T) {
+func TestAskMissesNothing(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
 		c, peer := pair(t, open)
@@ -157,15 +167,14 @@ func TestWriteAwaitMissesNothing(t *testing.T) {
 		for i := range 20_000 {
 			c.ReadBefore(Now().Add(20 * time.Second))
 			p := bytes.Repeat([]byte{byte(i)}, 1+i%3000)
-			if err := c.WriteAwait(p); err != nil {
-				t.Fatal(err)
-			}
-			for got := 0; got < len(p); {
-				n, err := c.Read(buf)
-				if err != nil {
-					t.Fatal(err)
-				}
+			got, _, err := c.Ask(p, room(buf))
+			for err == nil && got < len(p) {
+				var n int
+				n, err = c.Read(buf)
 				got += n
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 		}
 		if d := time.Since(began); d > 15*time.Second {
@@ -175,7 +184,7 @@ func TestWriteAwaitMissesNothing(t *testing.T) {
 }
 
 // A question that the kernel does not take at once.
-func TestWriteAwaitOfALongQuestion(t *testing.T) {
+func TestAskOfALongQuestion(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
 		c, peer := pair(t, open)
@@ -189,38 +198,34 @@ func TestWriteAwaitOfALongQuestion(t *testing.T) {
 			peer.Write([]byte("ok"))
 		})
 		c.ReadBefore(Now().Add(20 * time.Second))
-		if err := c.WriteAwait(make([]byte, size)); err != nil {
-			t.Fatal(err)
-		}
 		buf := make([]byte, 8)
-		if n, err := c.Read(buf); err != nil || string(buf[:n]) != "ok" {
-			t.Fatal(n, err)
+		if n, asked, err := c.Ask(make([]byte, size), room(buf)); err != nil || !asked || string(buf[:n]) != "ok" {
+			t.Fatal(n, asked, err)
 		}
 	})
 }
 
-func TestWriteAwaitFails(t *testing.T) {
+func TestAskFails(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
 		c, peer := pair(t, open)
 		c.ReadBefore(Now().Add(30 * time.Millisecond))
-		if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("got %v", err)
+		if _, asked, err := c.Ask([]byte("anybody?"), noRoom{}); !errors.Is(err, os.ErrDeadlineExceeded) || !asked {
+			t.Fatalf("got %v, asked %v", err, asked)
 		}
 		c.ReadBefore(Now().Add(20 * time.Second))
 		timer := time.AfterFunc(20*time.Millisecond, c.Interrupt)
 		defer timer.Stop()
-		if err := c.WriteAwait([]byte("anybody?")); !errors.Is(err, ErrInterrupted) {
-			t.Fatalf("got %v", err)
+		if _, asked, err := c.Ask([]byte("anybody?"), noRoom{}); !errors.Is(err, ErrInterrupted) || !asked {
+			t.Fatalf("got %v, asked %v", err, asked)
 		}
 		peer.SetLinger(0)
 		peer.Close()
 		for { // the reset may come with the first write or the next
-			if err := c.WriteAwait([]byte("x")); err != nil {
+			if n, _, err := c.Ask([]byte("x"), room(make([]byte, 1))); err != nil {
 				break
-			}
-			if _, err := c.Read(make([]byte, 1)); err != nil {
-				break
+			} else if n > 0 {
+				t.Fatal("an answer of nobody")
 			}
 		}
 	})

@@ -4,7 +4,7 @@
 // A Conn is a net.Conn, so TLS, tunnels and the MySQL wire can stand on it. There are two kinds, which behave alike:
 //
 //   - New leaves the connection with the runtime's poller. On Linux, over a TCP or Unix socket, system calls are made without telling the
-//     scheduler (they cannot block), and Loop and WriteAwait spare the tries to read that end in nothing.
+//     scheduler (they cannot block), and Loop and Ask spare the tries to read that end in nothing.
 //   - Adopt takes the socket over to a poller of our own (loop), on Linux. It knows of each socket whether there is something to
 //     receive, so nothing is tried in vain, and an idle connection can be without a goroutine (ServedBy) and be asked without a system
 //     call whether it is still open (Quiet).
@@ -86,7 +86,7 @@ type Conn struct {
 	waitOnce  func(fd uintptr) bool
 	interrupt atomic.Bool
 
-	// WriteAwait: the reading goroutine writes.
+	// Ask: the reading goroutine writes.
 	question []byte
 	asked    bool
 	askOnce  func(fd uintptr) bool
@@ -239,39 +239,53 @@ func (c *Conn) Await() error {
 	return c.wait(c.waitOnce)
 }
 
-// WriteAwait writes p and waits until there is something to read. Beside Write, Await and Read it saves the try to read
-// before the wait, which behind a proxy nearly always is in vain, and which may not be left out otherwise: the poller forgets
-// earlier wake-ups when a wait begins. Here the wait begins, in the poller's eyes, before the first byte is written,
-// so nothing that comes in answer can be missed. Nobody else may write meanwhile.
-func (c *Conn) WriteAwait(p []byte) error {
+// Room is who has memory to read into.
+type Room interface {
+	// Room gives the memory. It is asked when there may be something to read.
+	Room() []byte
+}
+
+// Ask writes p, waits for the answer to begin, and reads what is there of it into the memory that it then asks r for. Beside Write
+// and Read it saves the try to read before the wait, which behind a proxy nearly always is in vain, and which may not be left out
+// otherwise: the poller forgets earlier wake-ups when a wait begins. Here the wait begins, in the poller's eyes, before the
+// first byte is written, so nothing that comes in answer can be missed. Nobody else may write meanwhile. With an error, asked says that all
+// of p was written.
+func (c *Conn) Ask(p []byte, r Room) (n int, asked bool, err error) {
 	if c.own != nil {
-		return c.own.writeAwait(p)
+		return c.own.ask(p, r)
 	}
+	if asked, err = c.writeAwait(p); err == nil {
+		n, err = c.Read(r.Room())
+	}
+	return n, asked, err
+}
+
+// writeAwait is Ask up to the read, where the runtime's poller waits.
+func (c *Conn) writeAwait(p []byte) (asked bool, err error) {
 	if c.raw == nil {
-		_, err := c.Write(p)
-		return err
+		_, err = c.Write(p)
+		return err == nil, err
 	}
 	c.question, c.asked = p, false
 	c.outCount, c.outError = 0, nil
-	err := c.wait(c.askOnce)
+	err = c.wait(c.askOnce)
 	rest := c.question
 	c.question = nil
 	switch {
 	case c.outError != nil:
-		return c.outError
+		return false, c.outError
 	case len(rest) > 0 && c.asked: // the kernel did not take all of it
 		if _, err := c.Write(rest); err != nil {
-			return err
+			return false, err
 		}
-		return c.Await()
+		return true, c.Await()
 	}
-	return err
+	return len(rest) == 0, err
 }
 
 // Handler is what Loop serves a connection with.
 type Handler interface {
-	// Room gives the memory to read into. It is asked when there may be something to read.
-	Room() []byte
+	Room
 	// Take is told that n bytes were read into Room, or none: then nothing had come after all, and the memory can be let go.
 	// It says whether Loop is to go on.
 	Take(n int) (goOn bool)

@@ -33,12 +33,12 @@ type socket struct {
 	server   Server
 }
 
-func (*socket) arm(Instant)             {}
-func (*socket) interrupt()              {}
-func (*socket) recent() Instant         { return Now() }
-func (*socket) uninterrupt()            {}
-func (*socket) await() error            { return nil }
-func (*socket) writeAwait([]byte) error { return nil }
-func (*socket) run(Handler) error       { return nil }
-func (*socket) shutdownBoth() error     { return nil }
-func (*socket) alive(bool) bool         { return true }
+func (*socket) arm(Instant)                         {}
+func (*socket) interrupt()                          {}
+func (*socket) recent() Instant                     { return Now() }
+func (*socket) uninterrupt()                        {}
+func (*socket) await() error                        { return nil }
+func (*socket) ask([]byte, Room) (int, bool, error) { return 0, false, nil }
+func (*socket) run(Handler) error                   { return nil }
+func (*socket) shutdownBoth() error                 { return nil }
+func (*socket) alive(bool) bool                     { return true }

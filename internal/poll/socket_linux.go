@@ -131,7 +131,7 @@ func (s *socket) raise(bits uint32, by *loop) (woken int) {
 		}
 		if left&detached != 0 {
 			if by != nil {
-				by.put(s)
+				by.found = append(by.found, s)
 			} else {
 				s.loop.start(s)
 			}
@@ -286,12 +286,15 @@ func (s *socket) Read(p []byte) (int, error) {
 	if !s.enter() {
 		return 0, net.ErrClosed
 	}
-	defer s.leave()
 	for {
-		if err := s.awaitReadable(); err != nil {
+		err := s.awaitReadable()
+		if err != nil {
+			s.leave()
 			return 0, err
 		}
-		if n, err := s.receive(p); err != syscall.EAGAIN {
+		n, err := s.receive(p)
+		if err != syscall.EAGAIN {
+			s.leave() // not deferred, here and in ask and Write: that would be an eighth of their cost
 			return n, err
 		}
 	}
@@ -306,21 +309,29 @@ func (s *socket) await() error {
 	return s.awaitReadable()
 }
 
-// writeAwait is Conn's WriteAwait.
-func (s *socket) writeAwait(p []byte) error {
+// ask is Conn's Ask.
+func (s *socket) ask(p []byte, r Room) (n int, asked bool, err error) {
 	if !s.enter() {
-		return net.ErrClosed
+		return 0, false, net.ErrClosed
 	}
-	defer s.leave()
 	if state := s.state.Load(); state&unusual != 0 {
-		if err := s.check(state); err != nil {
-			return err
+		err = s.check(state)
+	}
+	if err == nil {
+		_, err = s.send(p)
+		asked = err == nil
+	}
+	for err == nil {
+		if err = s.awaitReadable(); err != nil {
+			break
 		}
+		if n, err = s.receive(r.Room()); err != syscall.EAGAIN {
+			break
+		}
+		err = nil
 	}
-	if _, err := s.send(p); err != nil {
-		return err
-	}
-	return s.awaitReadable()
+	s.leave()
+	return n, asked, err
 }
 
 // run is Conn's Loop.
@@ -380,8 +391,9 @@ func (s *socket) Write(p []byte) (int, error) {
 	if !s.enter() {
 		return 0, net.ErrClosed
 	}
-	defer s.leave()
-	return s.send(p)
+	n, err := s.send(p)
+	s.leave()
+	return n, err
 }
 
 // send sends all of p. The peer's patience is measured afresh after each part that it takes.

@@ -223,7 +223,6 @@ type Conn struct {
 	buf       []byte // nil while no response is being read; buf[r:w] is read and not yet used
 	r, w      int
 	idleSince poll.Instant
-	awaited   bool // Ask has seen the answer begin
 
 	framing   framing
 	remaining int64 // of a Content-Length body
@@ -332,12 +331,20 @@ func (c *Conn) ask(p []byte, now, before poll.Instant) error {
 	if c.net != net.Conn(c.poll) {
 		return c.Write(p)
 	}
-	err := c.poll.WriteAwait(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, poll.ErrInterrupted) {
+	n, asked, err := c.poll.Ask(p, c)
+	c.w = n
+	if err != nil && (asked || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, poll.ErrInterrupted)) {
 		return c.readFault(err, true)
 	}
-	c.awaited = err == nil
 	return err
+}
+
+// Room takes the memory for an answer that begins: none is held while the endpoint thinks.
+func (c *Conn) Room() []byte {
+	if c.buf == nil {
+		c.buf = poll.GetSmall()
+	}
+	return c.buf
 }
 
 // frameRoom is what chunked framing adds to a piece.
@@ -387,13 +394,12 @@ func (c *Conn) ReadHead(resp *h1.Response, method []byte, before poll.Instant) *
 	c.poll.ReadBefore(before)
 	first := c.buf == nil
 	if first {
-		if c.net == net.Conn(c.poll) && !c.awaited {
+		if c.net == net.Conn(c.poll) {
 			if err := c.poll.Await(); err != nil { // hold no buffer while the endpoint thinks
 				return c.readFault(err, true)
 			}
 		}
-		c.buf = poll.GetSmall()
-		c.awaited = false
+		c.Room()
 	}
 	for {
 		if c.w > c.r {

@@ -67,6 +67,14 @@ func (r *Registry) sweep() {
 // now is the registry's clock in nanoseconds. It starts at 1 s so that 0 never stands for a time.
 func (r *Registry) now() int64 { return int64(time.Since(r.epoch) + time.Second) }
 
+// when is now for a moment that was read from the clock before; zero is now.
+func (r *Registry) when(t time.Time) int64 {
+	if t.IsZero() {
+		return r.now()
+	}
+	return int64(t.Sub(r.epoch) + time.Second)
+}
+
 // Close retires every endpoint: it stops all checks, waits for them, and closes the pools. Sets stay usable for
 // requests that still run. A second call does nothing; Commit after Close is an Abort.
 func (r *Registry) Close() {

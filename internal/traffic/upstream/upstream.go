@@ -138,6 +138,7 @@ type Outcome struct {
 	Failed  bool          // the endpoint is to blame: no connection, a timeout, a broken answer, 502 to 504
 	Ignored bool          // says nothing about the endpoint: the client left, or the lease was not used
 	Latency time.Duration // to the first byte of the answer; 0 when unknown
+	Ended   time.Time     // when the lease ended, for who has just read the clock; zero is now
 }
 
 // Lease is the use of an endpoint for one attempt. It is a value; Done must be called on exactly one copy, once. Done on
@@ -310,7 +311,7 @@ func (l Lease) Done(o Outcome) {
 	if o.Ignored {
 		return
 	}
-	now := l.set.group.registry.now()
+	now := l.set.group.registry.when(o.Ended)
 	e.requests.Add(1)
 	if e.retired.Load() {
 		e.group.budget.left.add(now)
