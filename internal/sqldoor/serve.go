@@ -156,6 +156,13 @@ func (s *session) one() (goOn bool) {
 		return s.discard() && s.refuseFor(err)
 	}
 	err = s.exchange()
+	for errors.Is(err, errDeposed) {
+		if err = s.repeat(prefix); err != nil {
+			s.logFault("wait for a primary after all", err)
+			return s.discard() && s.refuseFor(err)
+		}
+		err = s.exchange()
+	}
 	if err != nil && s.again(prefix, errors.Is(err, errElsewhere)) {
 		if err = s.ensure(); err == nil {
 			err = s.bring()
@@ -322,7 +329,7 @@ func (s *session) send() error {
 		} else {
 			err = s.link.Write(s.client.Buffered()[:n])
 		}
-		if s.link.reads { // it is whole, and may have to be sent to another instance
+		if s.link.reads || s.keeps() { // it is whole, and may have to be sent to another instance
 			st.kept = n
 		} else {
 			s.client.Skip(n)
@@ -365,6 +372,10 @@ func (s *session) answer() error {
 		if !st.answered {
 			if s.link.reads {
 				if err := s.accepted(); err != nil {
+					return err
+				}
+			} else if st.kept > 0 {
+				if over, err := s.taken(); over || err != nil {
 					return err
 				}
 			}

@@ -7,7 +7,7 @@
 // whatever else cannot be made again on another connection. What can be made again, variables above all, is remembered
 // and set on the connection that the next statement gets. Where LAST_INSERT_ID(), ROW_COUNT() and the like can be asked for
 // is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice,
-// but for reads that a replica did not answer.
+// but for reads that a replica did not answer, and for writes that a primary refused because it is none any more (refused.go).
 //
 // In a group of instances statements go to the primary, and reads to replicas if the config says so: reads.go. Who is the primary is known by instance.go and keeper.go.
 //
