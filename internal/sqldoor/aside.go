@@ -205,7 +205,7 @@ func (s *session) failed(err error) (goOn bool) {
 		}
 		return false
 	}
-	s.noteWrite()
+	s.noteWrite(answered == nil)
 	return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
 }
 

@@ -222,6 +222,8 @@ func (s *session) sees(d *database) poll.Instant {
 	switch {
 	case d.consistency == config.ConsistencyStrong:
 		return poll.Now()
+	case d.consistency == config.ConsistencySession && s.writes != nil && s.writes.lost:
+		return poll.Now() // it may come about at any moment, and what the primary has shown must not go away again
 	case d.consistency == config.ConsistencySession && s.writes != nil:
 		return s.writes.at
 	}
@@ -235,6 +237,7 @@ type writes struct {
 	of       *keeper           // the group whose position that is
 	from     *instance         // its primary, which said so
 	until    poll.Instant      // up to when it holds them
+	lost     bool              // the answer to one never came: nobody knows whether, and when, it is executed
 
 	refused [4]refusal // the last ones
 	next    int        // the oldest of these
@@ -274,8 +277,9 @@ func (s *session) refuses(d *database, in *instance, err error) {
 	w.next = (w.next + 1) % len(w.refused)
 }
 
-// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too.
-func (s *session) noteWrite() {
+// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too. lost says that
+// its answer did not come.
+func (s *session) noteWrite(lost bool) {
 	st := &s.st
 	if st.ReadOnly && !st.Effects.Has(anything) && !st.long && st.to != becauseFailed || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
 		return
@@ -290,6 +294,7 @@ func (s *session) noteWrite() {
 		s.writes = new(writes)
 	}
 	s.writes.at = poll.Now()
+	s.writes.lost = s.writes.lost || lost
 }
 
 // written gives a position that holds all that the session wrote up to a moment, and all that others did whose answers had come by then; nil when it cannot be known

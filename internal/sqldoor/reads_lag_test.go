@@ -137,6 +137,51 @@ func TestReadsBehind(t *testing.T) {
 	}
 }
 
+// The answer to a write never comes, and the primary executes it later: from the moment when it has, the session sees it.
+func TestReadsAfterALostWrite(t *testing.T) {
+	servers, g := split(t, "read_from: replicas; max_lag: 0; timeouts: {statement: 300ms}")
+	root := servers.DBs[0].Open(t, "root", "shop")
+	tx, err := root.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec("SELECT name FROM users WHERE id = 1 FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	c := g.session(t)
+	wantAnswer(t, c, "UPDATE users SET name = 'late' WHERE id = 1", "error 3024")
+	const read = "SELECT name FROM users WHERE id = 1"
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if to := g.went(t, 1, func() { wantAnswer(t, c, read, "ada|\n") }); to != "replica" {
+			return fmt.Errorf("it went to %s", to)
+		}
+		return nil
+	})
+	flow := dam(t, servers)
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 5*time.Second, func() error {
+		if got := value[string](t, root, read); got != "late" {
+			return fmt.Errorf("the primary has not executed it: %q", got)
+		}
+		return nil
+	})
+	for range 3 {
+		if to := g.went(t, 1, func() { wantAnswer(t, c, read, "late|\n") }); to != "own write" {
+			t.Errorf("it went to %s", to)
+		}
+	}
+	flow()
+	testenv.Eventually(t, 5*time.Second, func() error { // replicas are of use again
+		if to := g.went(t, 1, func() { wantAnswer(t, c, read, "late|\n") }); to != "replica" {
+			return fmt.Errorf("it went to %s", to)
+		}
+		return nil
+	})
+}
+
 // Replicas that stop, hang or break cost an error only where a part of the answer has gone to the client; the session goes on.
 func TestReplicasBreak(t *testing.T) {
 	servers, g := split(t, "read_from: replicas")

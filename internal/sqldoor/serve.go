@@ -502,7 +502,7 @@ func (s *session) after() error {
 		s.afterRead()
 		return nil
 	}
-	s.noteWrite()
+	s.noteWrite(false)
 	s.unpin(pinFoundRows)
 	if s.pins.has(pinNextTransaction) && st.Effects.Has(scan.EndsTransaction) && r.Code == 0 && r.Status&mysql.InTransaction == 0 && s.pins.has(pinTransaction) {
 		s.unpin(pinNextTransaction)
