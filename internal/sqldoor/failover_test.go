@@ -565,6 +565,39 @@ func TestReplicasInRotation(t *testing.T) {
 	f.shows(t, 1, "replica", "lag by position: the login may not see the replication status")
 }
 
+// A login that read_only does not bind is warned of, once.
+func TestMightyLogin(t *testing.T) {
+	t.Parallel()
+	f, _ := fleetOf(t, "", false)
+	c := f.session(t)
+	warnings := func() int {
+		return strings.Count(ask(c, "SHOW MENSHEN INSTANCES"), "|the login may write although the instance is read-only|\n")
+	}
+	if n := warnings(); n != 0 {
+		t.Errorf("%d warnings", n)
+	}
+	f.DBs[0].Exec(t, "GRANT READ_ONLY ADMIN ON *.* TO gate@'%'")
+	f.Sync(t, 1, 0)
+	f.Sync(t, 2, 0)
+	wait := func(want int) {
+		t.Helper()
+		for _, db := range f.DBs {
+			db.Exec(t, "KILL USER gate") // rights count from the sign-in on
+		}
+		testenv.Eventually(t, 10*time.Second, func() error {
+			if n := warnings(); n != want {
+				return fmt.Errorf("%d warnings", n)
+			}
+			return nil
+		})
+	}
+	wait(3)
+	f.DBs[0].Exec(t, "REVOKE READ_ONLY ADMIN ON *.* FROM gate@'%'")
+	f.Sync(t, 1, 0)
+	f.Sync(t, 2, 0)
+	wait(0)
+}
+
 // A database that had one instance gets replicas: open transactions do not notice.
 func TestReplicasAreAdded(t *testing.T) {
 	t.Parallel()

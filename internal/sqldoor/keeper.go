@@ -35,10 +35,11 @@ type keeper struct {
 	owner  *database  // of the newest generation that checks
 	group  *group.Group
 	blind  map[string]bool // instances whose replication status may not be seen: that is said once
+	mighty map[string]bool // instances on which the login may write though they are read-only: that is said once
 	reason string          // that was logged last for having no primary
 }
 
-func newKeeper() any { return &keeper{blind: map[string]bool{}} }
+func newKeeper() any { return &keeper{blind: map[string]bool{}, mighty: map[string]bool{}} }
 
 // check is the active check of an instance.
 func (d *database) check(ctx context.Context, address string) error {
@@ -80,6 +81,11 @@ func (k *keeper) observe(d *database, address string, o group.Observation) {
 			k.group = group.New(set)
 		} else {
 			k.group.Configure(set)
+		}
+	}
+	if mighty := d.at(address).observer.Overrides(); mighty != k.mighty[address] {
+		if k.mighty[address] = mighty; mighty {
+			k.owner.set.Log().Warn("the login may write although an instance is read-only, so a write that reaches an old primary is lost (revoke READ ONLY ADMIN, in MySQL CONNECTION_ADMIN and SUPER)", "instance", address)
 		}
 	}
 	k.group.Observe(address, o)

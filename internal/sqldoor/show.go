@@ -281,17 +281,20 @@ func (s *session) listPools() listing {
 }
 
 func (s *session) listInstances() listing {
-	l := listing{columns: []string{"Database", "Version", "Healthy", "Used", "Instance", "Role", "Lag", "Reason"}}
+	l := listing{columns: []string{"Database", "Version", "Healthy", "Used", "Instance", "Role", "Lag", "Reason", "Warning"}}
 	for _, name := range s.tables.names {
 		d := s.tables.databases[name]
 		for _, in := range d.instances {
 			version, _, _ := in.pool.Known()
 			st := in.endpoint.Status()
-			lag := ""
+			lag, warning := "", ""
+			if len(d.instances) > 1 && in.observer.Overrides() {
+				warning = "the login may write although the instance is read-only"
+			}
 			if st.LagKnown {
 				lag = seconds(st.Lag)
 			}
-			l.add(name, strings.TrimPrefix(version, mariadbPrefix), strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, lag, st.Reason)
+			l.add(name, strings.TrimPrefix(version, mariadbPrefix), strconv.FormatBool(st.Healthy), strconv.Itoa(int(st.Active)), in.address, st.Role, lag, st.Reason, warning)
 		}
 	}
 	return l

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,7 +58,12 @@ type Observer struct {
 	conn   *Conn
 	with   *Settings // that conn is signed in with
 	closed bool
+
+	overrides atomic.Bool // see Overrides
 }
+
+// Overrides says that the login may write while the instance is read-only, as the newest connection was told.
+func (ob *Observer) Overrides() bool { return ob.overrides.Load() }
 
 // observerLife is for how long a connection is kept: a new sign-in now and then notices an instance that takes no more of them.
 const observerLife = time.Minute
@@ -89,17 +95,23 @@ func (ob *Observer) Observe(ctx context.Context, address string, s *Settings, fa
 
 // ask signs in, if need be, and asks. With an error other than the instance's own there is no connection afterwards. ob.mu is held.
 func (ob *Observer) ask(ctx context.Context, address string, s *Settings, facts *Facts, o *group.Observation) error {
+	fresh := false
 	if ob.conn == nil {
 		c, err := Open(ctx, address, s, Session{}, facts)
 		if err != nil {
 			return err
 		}
 		c.Opened = poll.Now()
-		ob.conn, ob.with = c, s
+		ob.conn, ob.with, fresh = c, s, true
 	}
 	c := ob.conn
 	stop := context.AfterFunc(ctx, func() { c.Interrupt() })
 	err := c.observe(o)
+	if fresh && err == nil { // rights count from the sign-in on
+		var overrides bool
+		overrides, err = c.overrides()
+		ob.overrides.Store(overrides)
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -189,6 +201,45 @@ func (c *Conn) observe(o *group.Observation) error {
 	}
 	o.Sources = t.sources()
 	return nil
+}
+
+// overrides asks whether the login may write while the instance is read-only. What cannot be found out is no.
+func (c *Conn) overrides() (bool, error) {
+	t, err := c.table("SHOW GRANTS") // of the login and its role
+	var refused *mysql.Error
+	if errors.As(err, &refused) {
+		return false, nil
+	}
+	for _, row := range t.rows {
+		if len(row) > 0 && writesReadOnly(string(row[0]), c.Version) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// writesReadOnly says that a line of SHOW GRANTS holds a right that read_only does not bind.
+func writesReadOnly(grant, version string) bool {
+	rights, ok := strings.CutPrefix(grant, "GRANT ")
+	rights, _, global := strings.Cut(rights, " ON *.* TO ")
+	if !ok || !global {
+		return false
+	}
+	for right := range strings.SplitSeq(rights, ",") {
+		switch strings.TrimSpace(right) {
+		case "ALL PRIVILEGES", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN":
+			return true
+		case "SUPER": // MariaDB 10.11 has made a right of its own of it
+			major, rest, _ := strings.Cut(strings.TrimPrefix(version, "5.5.5-"), ".")
+			minor, _, _ := strings.Cut(rest, ".")
+			x, _ := strconv.Atoi(major)
+			y, _ := strconv.Atoi(minor)
+			if !strings.Contains(version, "MariaDB") || x < 10 || x == 10 && y < 11 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // ErrMayNotSee says that a login lacks the right to see the state of replication.

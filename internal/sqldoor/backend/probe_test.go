@@ -34,6 +34,29 @@ func TestGone(t *testing.T) {
 	f(fmt.Errorf("%w: %w", io.EOF, &mysql.Error{Code: 1040}), false)
 }
 
+func TestWritesReadOnly(t *testing.T) {
+	t.Parallel()
+	f := func(grant, version string, want bool) {
+		t.Helper()
+		if writesReadOnly(grant, version) != want {
+			t.Errorf("%s, %s: %v", grant, version, !want)
+		}
+	}
+	const maria, old, mysql = "5.5.5-10.11.6-MariaDB", "5.5.5-10.6.12-MariaDB-log", "8.0.36"
+	f("GRANT ALL PRIVILEGES ON *.* TO `gate`@`%` IDENTIFIED BY PASSWORD '*14E65567ABDB5135D0CFD9A70B3032C179A49EE7'", maria, true)
+	f("GRANT SELECT, READ_ONLY ADMIN, INSERT ON *.* TO `gate`@`%`", maria, true)
+	f("GRANT SELECT, SUPER ON *.* TO `gate`@`%`", maria, false)
+	f("GRANT SELECT, SUPER ON *.* TO `gate`@`%`", "11.4.2-MariaDB", false)
+	f("GRANT SELECT, SUPER ON *.* TO `gate`@`%`", old, true)
+	f("GRANT SELECT, SUPER ON *.* TO `gate`@`%`", mysql, true)
+	f("GRANT CONNECTION_ADMIN,SYSTEM_USER ON *.* TO `gate`@`%`", mysql, true)
+	f("GRANT SELECT, REPLICA MONITOR ON *.* TO `gate`@`%`", maria, false)
+	f("GRANT ALL PRIVILEGES ON `shop`.* TO `gate`@`%`", maria, false)
+	f("GRANT `boss` TO `gate`@`%`", maria, false)
+	f("GRANT SELECT ON *.* TO `READ_ONLY ADMIN, x ON *.* TO `@`%`", maria, false)
+	f("", maria, false)
+}
+
 // answer is the packets of a result, as a server of either kind sends them.
 func answer(caps mysql.Capability, names []string, rows ...[]string) (out []byte) {
 	seq := uint8(1)
