@@ -61,24 +61,38 @@ func skip(b []byte, i int, c class) int {
 	return i
 }
 
-// skipValue is skip(b, i, value), eight bytes at a time. It saves about 100 ns on a usual head of 400 bytes.
+// Eight bytes at a time: a word has them in the order of memory, the first one lowest.
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// find has a bit for each byte of w that is c, and may have some above those, so only the lowest counts; see firstByte.
+func find(w uint64, c byte) uint64 {
+	x := w ^ ones*uint64(c)
+	return (x - ones) &^ x & highs
+}
+
+// suspects has a bit for each byte of w below 0x20 or equal to 0x7f, and may have some above those and for '~' behind 0xff.
+// Above, because of borrows; and 0xff carries into the next byte. So the lowest counts, and is to be looked at.
+func suspects(w uint64) uint64 { return (w - ones*0x20 | (w + ones)) &^ w & highs }
+
+// firstByte says which byte the lowest bit of a mask stands for.
+func firstByte(mask uint64) int { return bits.TrailingZeros64(mask) / 8 }
+
+// skipValue is skip(b, i, value), eight bytes at a time.
 func skipValue[T []byte | string](b T, i int) int {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x8080808080808080
-	)
-	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64([]byte(b[i : i+8]))
-		// The lowest bit set in either term marks a byte below 0x20 or equal to 0x7f; what stands above it may be a
-		// carry, so only the lowest counts.
-		x := w ^ ones*0x7f
-		if m := ((w-ones*0x20) & ^w | (x-ones) & ^x) & highs; m != 0 {
-			i += bits.TrailingZeros64(m) / 8
-			if b[i] != '\t' {
-				return i
-			}
-			i -= 7 // go on behind the tab
+	for i >= 0 && i <= len(b)-8 {
+		m := suspects(binary.LittleEndian.Uint64([]byte(b[i : i+8])))
+		if m == 0 {
+			i += 8
+			continue
 		}
+		i += firstByte(m)
+		if classes[b[i]]&value == 0 {
+			return i
+		}
+		i++
 	}
 	for i < len(b) && classes[b[i]]&value != 0 {
 		i++

@@ -92,6 +92,35 @@ func TestSkipValue(t *testing.T) {
 	}
 }
 
+// The fast scan of a line must take every line of the usual form and no byte that is out of place, wherever it stands.
+func TestParseUsual(t *testing.T) {
+	t.Parallel()
+	const behind = "Next-Line: with enough bytes\r\n\r\n"
+	for _, name := range []string{"X", "Host", "X-Seven", "X-Eight8", "Cookie", "Content-Length", "Accept-Language", "X-Forwarded-Proto", "Proxy-Authorization", "Sec-Websocket-Extension", "Upgrade-Insecure-Requests"} {
+		for _, value := range []string{"", "a", "a b", "1234567", "12345678", "123456789", strings.Repeat("\xff}", 9)} {
+			line := name + ": " + value + "\r\n"
+			var fast, plain Field
+			next := fast.parseUsual([]byte(line+behind), 0)
+			if usual := value != ""; (next == len(line)) != usual || !usual && next != 0 {
+				t.Errorf("%q: %d", line, next)
+			}
+			for at := range len(line) {
+				for c := range 256 {
+					b := []byte(line + behind)
+					b[at] = byte(c)
+					next := fast.parseUsual(b, 0)
+					if next == 0 {
+						continue
+					}
+					if want, err := parseLine(b, 0, &plain); next != want || err != nil || string(fast.Name) != string(plain.Name) || string(fast.Value) != string(plain.Value) || fast.Known != plain.Known {
+						t.Fatalf("%q: %d %+v, plain: %d %+v %v", b, next, fast, want, plain, err)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestAppendChunks(t *testing.T) {
 	t.Parallel()
 	f := func(size int, want string) {

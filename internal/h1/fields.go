@@ -130,45 +130,6 @@ func (k Known) String() string {
 	return ""
 }
 
-const knownLength = 20 // longer names are not known
-
-// knownFirst has the first known name for a length and a first letter (its low five bits, which are the same in both
-// cases), knownNext the next one with the same. Never written after start.
-var knownFirst, knownNext = func() (first [knownLength][32]Known, next [knownEnd]Known) {
-	for k := KnownNone + 1; k < KnownAlias; k++ {
-		slot := &first[len(known[k].name)][known[k].name[0]&31]
-		*slot, next[k] = k, *slot
-	}
-	return first, next
-}()
-
-// lookupKnown gives the id of name, which must be a token.
-func lookupKnown(name []byte) Known {
-	if len(name) == 0 || len(name) >= knownLength {
-		return KnownNone
-	}
-	first := knownFirst[len(name)][name[0]&31]
-	for k := first; k != KnownNone; k = knownNext[k] {
-		if equalToken(name, known[k].name) {
-			return k
-		}
-	}
-	if first != KnownNone && bytes.IndexByte(name, '_') >= 0 {
-		return lookupAlias(name, first)
-	}
-	return KnownNone
-}
-
-// lookupAlias says whether name, with hyphens for its underscores, is one of the known names from first on.
-func lookupAlias(name []byte, first Known) Known {
-	for k := first; k != KnownNone; k = knownNext[k] {
-		if EqualName(name, known[k].name) {
-			return KnownAlias
-		}
-	}
-	return KnownNone
-}
-
 // EqualName compares the name of a field with one that has no underscores as servers do that take an underscore for a
 // hyphen: in any case.
 func EqualName(name []byte, other string) bool {
@@ -186,21 +147,12 @@ func EqualName(name []byte, other string) bool {
 	return true
 }
 
-// equalToken compares a token with a lower-case name of letters, digits and '-' of the same length. In a token, a byte
-// that becomes one of these by |0x20 is that one, but for its case.
-func equalToken(name []byte, lower string) bool {
-	for i := range min(len(name), len(lower)) {
-		if name[i]|0x20 != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // Field is one field line. Name is as received; Value has no surrounding space and may be empty.
 type Field struct {
 	Name, Value []byte
 	Known       Known
+
+	at int32 // where the line lies in the head, when it reads as AppendTo writes it; else negative, or 0 in a Field not from a Head
 }
 
 // AppendTo appends the field as a line. Fields that Parse or Trailers gave out are valid, so nothing is checked again.
@@ -209,6 +161,45 @@ func (f Field) AppendTo(dst []byte) []byte {
 	dst = append(dst, ": "...)
 	dst = append(dst, f.Value...)
 	return append(dst, "\r\n"...)
+}
+
+// fieldsUsual is for how many fields memory is made at once.
+const fieldsUsual = 16
+
+// Run appends fields of one head as their AppendTo does, but lines that stand together in the head are copied at once. It
+// holds them back until Append meets another or Flush is called; the head's views must live until then.
+type Run struct {
+	head     []byte
+	from, to int32 // what is held back
+}
+
+// Append appends f, a field of the head, or holds it back.
+func (r *Run) Append(dst []byte, f *Field) []byte {
+	if f.at != r.to || r.to == 0 {
+		return r.begin(dst, f)
+	}
+	r.to += int32(len(f.Name) + len(f.Value) + lineExtra)
+	return dst
+}
+
+// lineExtra is what a line has beside name and value: ": " and CRLF.
+const lineExtra = 4
+
+// begin appends what is held back, and begins with f anew.
+func (r *Run) begin(dst []byte, f *Field) []byte {
+	dst = r.Flush(dst)
+	if f.at <= 0 {
+		return f.AppendTo(dst)
+	}
+	r.from, r.to = f.at, f.at+int32(len(f.Name)+len(f.Value)+lineExtra)
+	return dst
+}
+
+// Flush appends what is held back.
+func (r *Run) Flush(dst []byte) []byte {
+	dst = append(dst, r.head[r.from:r.to]...)
+	r.from, r.to = 0, 0
+	return dst
 }
 
 // nominatedMax bounds what Connection may name: real messages name one or two.
@@ -224,6 +215,8 @@ type Head struct {
 	Upgrade         []byte // the value of Upgrade when Connection lists it, else nil
 	ConnectionNames bool   // Connection names fields that are not hop-by-hop anyway: HopByHop knows them
 
+	viewBytes     []byte // the whole head
+	has           uint64 // a bit for each Known among Fields
 	seen          seen
 	viewHost      []byte
 	viewUpgrade   []byte
@@ -279,8 +272,8 @@ func (h *Head) reset() {
 	h.Fields = h.Fields[:0]
 	h.ContentLength = -1
 	h.Chunked, h.Close, h.ConnectionNames = false, false, false
-	h.Upgrade, h.viewHost, h.viewUpgrade = nil, nil, nil
-	h.seen = 0
+	h.Upgrade, h.viewHost, h.viewUpgrade, h.viewBytes = nil, nil, nil, nil
+	h.has, h.seen = 0, 0
 	h.nominated = 0
 }
 
@@ -306,27 +299,29 @@ func (h *Head) pause(b []byte) { h.tried, h.parsed = len(b), len(b) }
 // parseFields parses the field lines from b[i:] to the end of the head. n is the index behind the empty line, or 0 when
 // b ends before it.
 func (h *Head) parseFields(b []byte, i, fieldsMax int, underscores Underscores) (n int, err *Error) {
+	fields := h.Fields[:0]
 	for i < len(b) {
 		if b[i] == '\r' {
-			if i+1 == len(b) {
-				return 0, nil
-			}
-			if b[i+1] != '\n' {
-				return 0, errBareCR
-			}
-			return i + 2, nil
+			h.Fields = fields
+			return endOfHead(b, i)
 		}
-		count := len(h.Fields)
+		count := len(fields)
 		if count == fieldsMax {
 			return 0, errTooManyFields
 		}
-		// The line is parsed right into its place: building a Field and appending it costs 15 % of the whole head.
-		h.Fields = slices.Grow(h.Fields, 1)
-		f := &h.Fields[:count+1][count]
-		i, err = parseLine(b, i, f)
-		if i == 0 {
-			return 0, err
+		if count == cap(fields) {
+			fields = slices.Grow(fields, fieldsUsual)
+			h.Fields = fields[:0] // kept, whatever becomes of this head
 		}
+		// The line is parsed right into its place: building a Field and appending it costs 15 % of the whole head.
+		f := &fields[:count+1][count]
+		next := f.parseUsual(b, i)
+		if next == 0 {
+			if next, err = parseLine(b, i, f); next == 0 {
+				return 0, err
+			}
+		}
+		i = next
 		if underscores == UnderscoresSafe {
 			if f.Known == KnownAlias {
 				continue
@@ -337,14 +332,26 @@ func (h *Head) parseFields(b []byte, i, fieldsMax int, underscores Underscores) 
 			}
 			continue
 		}
-		h.Fields = h.Fields[:count+1]
-		if f.Known != KnownNone {
+		fields = fields[:count+1]
+		h.has |= 1 << f.Known
+		if 1<<f.Known&noted != 0 {
 			if err = h.note(f); err != nil {
 				return 0, err
 			}
 		}
 	}
 	return 0, nil
+}
+
+// endOfHead gives the index behind the empty line whose CR is b[i], or 0 when its LF is not there yet.
+func endOfHead(b []byte, i int) (n int, err *Error) {
+	if i+1 == len(b) {
+		return 0, nil
+	}
+	if b[i+1] != '\n' {
+		return 0, errBareCR
+	}
+	return i + 2, nil
 }
 
 // parseLine parses the field line at b[i:] into f and gives the index behind it, or 0 with an error, or 0 when b ends
@@ -376,7 +383,7 @@ func parseLine(b []byte, i int, f *Field) (next int, err *Error) {
 		end--
 	}
 	f.Name, f.Value = b[i:colon:colon], b[start:end:end]
-	f.Known = lookupKnown(f.Name)
+	f.Known, f.at = lookupKnown(f.Name), -1
 	return next, nil
 }
 
@@ -407,6 +414,9 @@ func lineEndError(c byte, other *Error) *Error {
 	}
 	return other
 }
+
+// noted has a bit for each known field that note looks at.
+const noted = 1<<KnownHost | 1<<KnownContentLength | 1<<KnownTransferEncoding | 1<<KnownConnection | 1<<KnownUpgrade | 1<<KnownExpect
 
 // note takes in what a known field says about the message.
 func (h *Head) note(f *Field) *Error {
@@ -530,8 +540,17 @@ func (h *Head) HopByHop(f Field) bool {
 	return false
 }
 
+// Run gives a Run over the fields.
+func (h *Head) Run() Run { return Run{head: h.viewBytes} }
+
+// Has says whether there is a field k.
+func (h *Head) Has(k Known) bool { return h.has>>k&1 != 0 }
+
 // Get gives the value of the first field k, nil when there is none.
 func (h *Head) Get(k Known) []byte {
+	if !h.Has(k) {
+		return nil
+	}
 	for i := range h.Fields {
 		if h.Fields[i].Known == k {
 			return h.Fields[i].Value

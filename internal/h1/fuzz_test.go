@@ -199,6 +199,58 @@ func contains(values []string, value string) bool {
 	return false
 }
 
+// What the fast scan of a line accepts, the plain one accepts too, and understands in the same way; and a known name is the one that
+// a comparison with all of them finds.
+func FuzzLine(f *testing.F) {
+	for _, seed := range []string{
+		"Host: a\r\n\r\n", "accept-ENCODING: gzip, br\r\nX: y\r\n", "Sec-Fetch-Site: same-origin\r\n\r\n", "X:y\r\n", "X: \r\n", "X: y \r\n", "X:  y\r\n", "X: y\tz\r\n",
+		"X_Y: z\r\nA: b\r\n", "X(Y: z\r\n\r\n", "X: \xff~\xff\x7f\r\n", "X: ~\xff~~\r\n\r\n", "Proxy-Authorization: x\r\n\r\n", "Upgrade-Insecure-Requests: 1\r\n\r\n",
+		"no colon\r\nX: y\r\n", "A: b\nC: d\r\n", "A: b\rC: d\r\n", "content_length: 5\r\n\r\n", "\xa4ost: a\r\n\r\n", "Ho\x13t: a\r\n\r\n", "\r: a\r\n", "A:\r\r\n",
+	} {
+		f.Add([]byte(seed), uint8(0))
+		f.Add([]byte(seed), uint8(3))
+		f.Add([]byte(seed+"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), uint8(0))
+	}
+	f.Fuzz(func(t *testing.T, in []byte, from uint8) {
+		i := int(from)
+		if i > len(in) {
+			return
+		}
+		var fast, plain Field
+		next := fast.parseUsual(in, i)
+		want, err := parseLine(in, i, &plain)
+		if want > 0 {
+			if known := compareKnown(plain.Name); known != plain.Known {
+				t.Fatalf("%q is %v, not %v", plain.Name, plain.Known, known)
+			}
+		}
+		if next == 0 {
+			return
+		}
+		if next != want || err != nil || !bytes.Equal(fast.Name, plain.Name) || !bytes.Equal(fast.Value, plain.Value) || fast.Known != plain.Known {
+			t.Fatalf("%q from %d: %d %q %q %v, plain: %d %q %q %v %v", in, i, next, fast.Name, fast.Value, fast.Known, want, plain.Name, plain.Value, plain.Known, err)
+		}
+		if verbatim := bytes.Equal(in[i:next], fast.AppendTo(nil)); verbatim != (fast.at >= 0) || verbatim && int(fast.at) != i {
+			t.Fatalf("%q from %d: at %d", in, i, fast.at)
+		}
+	})
+}
+
+// compareKnown is lookupKnown as one would write it first.
+func compareKnown(name []byte) Known {
+	for k := KnownNone + 1; k < KnownAlias; k++ {
+		if EqualFold(name, k.String()) {
+			return k
+		}
+	}
+	for k := KnownNone + 1; k < KnownAlias; k++ {
+		if EqualName(name, k.String()) {
+			return KnownAlias
+		}
+	}
+	return KnownNone
+}
+
 var responseSeeds = []string{
 	usualResponse,
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n5;x\r\nhello\r\n0\r\nT: u\r\n\r\n",

@@ -22,7 +22,7 @@ import "fmt"
 
 // Limits bound a head. A zero field means its default.
 type Limits struct {
-	HeadBytes int // the whole head with its empty line, and an empty line before it; default 64 KiB
+	HeadBytes int // the whole head with its empty line, and an empty line before it; default 64 KiB, at most 1 GiB
 	LineBytes int // the request line without its line end; default and at most HeadBytes
 	Fields    int // number of fields; default 128
 
@@ -44,6 +44,7 @@ const (
 // The defaults of Limits.
 const (
 	headBytesDefault = 64 << 10
+	headBytesMax     = 1 << 30
 	fieldsDefault    = 128
 )
 
@@ -52,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 	if l.HeadBytes <= 0 {
 		l.HeadBytes = headBytesDefault
 	}
+	l.HeadBytes = min(l.HeadBytes, headBytesMax)
 	if l.LineBytes <= 0 || l.LineBytes > l.HeadBytes {
 		l.LineBytes = l.HeadBytes
 	}

@@ -106,6 +106,7 @@ func (r *Request) parse(b []byte, lim Limits) (n int, err *Error) {
 	if err = r.settleHost(); err != nil {
 		return 0, err
 	}
+	r.viewBytes = b[:n:n]
 	r.ExpectContinue = r.seen&seenExpect100 != 0 && r.Minor > 0
 	return n, nil
 }

@@ -1,5 +1,7 @@
 package h1
 
+import "strconv"
+
 // Response is a parsed response head. The zero value is ready; one value serves any number of responses, one after the
 // other. All views die with the parsed buffer.
 //
@@ -14,6 +16,8 @@ type Response struct {
 	// CONNECT. Then ContentLength is 0 and Chunked is false; Fields still hold what was declared, which for HEAD and 304
 	// describes the answer to GET and may be forwarded.
 	NoBody bool
+
+	lineLength int // of the status line, when it reads as one is written; else 0
 }
 
 var (
@@ -23,12 +27,25 @@ var (
 	errBodyImpossible = &Error{BadFraming, "1xx or 204 that declares a body"}
 )
 
+// StatusRun appends the status line, for HTTP/1.1 whatever the version was, and gives a Run over the fields. When the line
+// stands in the head as it is to be, the Run holds it back.
+func (r *Response) StatusRun(dst []byte) ([]byte, Run) {
+	if r.Minor == 1 && r.lineLength > 0 {
+		return dst, Run{head: r.viewBytes, to: int32(r.lineLength)}
+	}
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(r.Status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, r.Reason...)
+	return append(dst, '\r', '\n'), Run{head: r.viewBytes}
+}
+
 // Reset forgets everything, also an incomplete head. Parse does it itself for the next message; Reset is for giving up
 // on an incomplete one.
 func (r *Response) Reset() {
 	r.reset()
 	r.tried, r.parsed = 0, 0
-	r.Status, r.Reason, r.NoBody = 0, nil, false
+	r.Status, r.Reason, r.NoBody, r.lineLength = 0, nil, false, 0
 }
 
 // Parse parses the head at the start of buf, the answer to a request with requestMethod, and gives its length. 0 and nil
@@ -73,6 +90,7 @@ func (r *Response) parse(b []byte, fieldsMax int, requestMethod []byte) (n int, 
 	if err = r.settle(errCodingOther); err != nil {
 		return 0, err
 	}
+	r.viewBytes = b[:n:n]
 	switch {
 	case r.Status < 200 || r.Status == 204:
 		if r.Chunked || r.ContentLength > 0 {
@@ -130,5 +148,8 @@ func (r *Response) parseStatusLine(b []byte) (next int, err *Error) {
 		return 0, lineEndError(b[end], errReasonInvalid)
 	}
 	r.Reason = b[start:end:end]
+	if b[start-1] == ' ' {
+		r.lineLength = end + 2
+	}
 	return end + 2, nil
 }
