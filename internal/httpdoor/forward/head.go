@@ -46,6 +46,18 @@ func (r *Removal) of(f *h1.Field) bool {
 	return r.Firsts != 0 && (len(f.Name) == 0 || r.Firsts&(1<<(f.Name[0]&31)) != 0) && r.Removes(*f)
 }
 
+// The fields that AppendRequest and AppendResponse think about, a bit for each. The others are copied, unless policies or
+// Connection name fields: then each is thought about.
+const (
+	requestSpecial = 1<<h1.KnownHost | 1<<h1.KnownConnection | 1<<h1.KnownTransferEncoding | 1<<h1.KnownUpgrade | 1<<h1.KnownKeepAlive |
+		1<<h1.KnownProxyConnection | 1<<h1.KnownProxyAuthorization | 1<<h1.KnownHTTP2Settings | 1<<h1.KnownTE | 1<<h1.KnownExpect |
+		1<<h1.KnownXRequestID | 1<<h1.KnownClientCert | 1<<h1.KnownClientCertChain | 1<<h1.KnownXForwardedFor | 1<<h1.KnownXRealIP |
+		1<<h1.KnownXForwardedProto | 1<<h1.KnownXForwardedHost | 1<<h1.KnownForwarded | 1<<h1.KnownVia
+	responseSpecial = 1<<h1.KnownConnection | 1<<h1.KnownTransferEncoding | 1<<h1.KnownKeepAlive | 1<<h1.KnownProxyConnection |
+		1<<h1.KnownTE | 1<<h1.KnownUpgrade | 1<<h1.KnownContentLength | 1<<h1.KnownXRequestID | 1<<h1.KnownXResponseTime | 1<<h1.KnownVia
+	everyField = 1<<64 - 1
+)
+
 // AppendRequest appends the request's head as the endpoint sees it: HTTP/1.1, without the fields that concern the client's
 // connection only (RFC 9110, 7.6.1), framed anew, with the forwarding fields.
 func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
@@ -57,8 +69,17 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 	dst = append(dst, '\r', '\n')
 	var forwardedFor, forwarded, via []byte // what a trusted proxy said, in its last field; earlier ones are copied
 	var proto, host bool
+	special := uint64(requestSpecial)
+	if r.ConnectionNames || o.Firsts != 0 {
+		special = everyField
+	}
+	run := r.Run()
 	for i := range r.Fields {
 		f := &r.Fields[i]
+		if special>>f.Known&1 == 0 {
+			dst = run.Append(dst, f)
+			continue
+		}
 		switch f.Known {
 		case h1.KnownNone:
 			if r.ConnectionNames && r.HopByHop(*f) {
@@ -71,7 +92,7 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			continue
 		case h1.KnownTE:
 			if h1.ContainsToken(f.Value, "trailers") {
-				dst = append(dst, "TE: trailers\r\n"...)
+				dst = append(run.Flush(dst), "TE: trailers\r\n"...)
 			}
 			continue
 		case h1.KnownExpect:
@@ -89,7 +110,7 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 				continue
 			}
 			if o.Add.XForwarded {
-				dst = appendJoined(dst, "X-Forwarded-For: ", &forwardedFor, f.Value)
+				dst = appendJoined(run.Flush(dst), "X-Forwarded-For: ", &forwardedFor, f.Value)
 				continue
 			}
 		case h1.KnownXRealIP: // some services believe it as they do X-Forwarded-For
@@ -111,12 +132,12 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 				continue
 			}
 			if o.Add.Forwarded {
-				dst = appendJoined(dst, "Forwarded: ", &forwarded, f.Value)
+				dst = appendJoined(run.Flush(dst), "Forwarded: ", &forwarded, f.Value)
 				continue
 			}
 		case h1.KnownVia:
 			if o.Add.Via {
-				dst = appendJoined(dst, "Via: ", &via, f.Value)
+				dst = appendJoined(run.Flush(dst), "Via: ", &via, f.Value)
 				continue
 			}
 		default:
@@ -127,8 +148,9 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 				continue
 			}
 		}
-		dst = appendLine(dst, f.Name, f.Value)
+		dst = run.Append(dst, f)
 	}
+	dst = run.Flush(dst)
 	if o.Chunked {
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	}
@@ -256,13 +278,6 @@ func appendVia(dst []byte, minor uint8) []byte {
 	return append(dst, "1.1 menshen\r\n"...)
 }
 
-func appendLine(dst, name, value []byte) []byte {
-	dst = append(dst, name...)
-	dst = append(dst, ':', ' ')
-	dst = append(dst, value...)
-	return append(dst, '\r', '\n')
-}
-
 // ResponseHead is what changes in a response's head on the way to the client.
 type ResponseHead struct {
 	Hop
@@ -280,15 +295,18 @@ type ResponseHead struct {
 
 // AppendResponse appends the response's head as the client sees it.
 func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
-	dst = append(dst, "HTTP/1.1 "...)
-	dst = strconv.AppendInt(dst, int64(r.Status), 10)
-	dst = append(dst, ' ')
-	dst = append(dst, r.Reason...)
-	dst = append(dst, '\r', '\n')
 	var via []byte
-	dated := r.Status < 200
+	special := uint64(responseSpecial)
+	if r.ConnectionNames || o.Firsts != 0 {
+		special = everyField
+	}
+	dst, run := r.StatusRun(dst)
 	for i := range r.Fields {
 		f := &r.Fields[i]
+		if special>>f.Known&1 == 0 {
+			dst = run.Append(dst, f)
+			continue
+		}
 		switch f.Known {
 		case h1.KnownConnection, h1.KnownTransferEncoding, h1.KnownKeepAlive, h1.KnownProxyConnection, h1.KnownTE:
 			continue
@@ -301,7 +319,6 @@ func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
 				continue
 			}
 		case h1.KnownDate:
-			dated = true
 		case h1.KnownXRequestID:
 			if len(o.RequestID) > 0 {
 				continue
@@ -312,7 +329,7 @@ func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
 			}
 		case h1.KnownVia:
 			if o.Add.Via {
-				dst = appendJoined(dst, "Via: ", &via, f.Value)
+				dst = appendJoined(run.Flush(dst), "Via: ", &via, f.Value)
 				continue
 			}
 		default:
@@ -323,9 +340,10 @@ func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
 				continue
 			}
 		}
-		dst = appendLine(dst, f.Name, f.Value)
+		dst = run.Append(dst, f)
 	}
-	if !dated {
+	dst = run.Flush(dst)
+	if r.Status >= 200 && !r.Has(h1.KnownDate) {
 		dst = append(dst, "Date: "...)
 		dst = append(dst, o.Date...)
 		dst = append(dst, '\r', '\n')

@@ -86,3 +86,23 @@ func BenchmarkAppendResponse(b *testing.B) {
 		dst = AppendResponse(dst[:0], &r, &o)
 	}
 }
+
+// Writing a head that fits allocates nothing.
+func TestHeadsAllocateNothing(t *testing.T) {
+	var request h1.Request
+	var response h1.Response
+	if _, err := request.Parse([]byte(browserRequest), h1.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := response.Parse([]byte(wrkResponse), h1.Limits{}, []byte("GET")); err != nil {
+		t.Fatal(err)
+	}
+	dst, hop := make([]byte, 0, 4096), usualHop()
+	n := testing.AllocsPerRun(100, func() {
+		dst = AppendRequest(dst[:0], &request, &RequestHead{Hop: hop, Target: request.Target, Host: request.Host})
+		dst = AppendResponse(dst[:0], &response, &ResponseHead{Hop: hop, Length: true, Total: 123456, Upstream: 98765})
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
