@@ -74,8 +74,11 @@ func TestAttemptToConnectEndsWithItsSession(t *testing.T) {
 	}
 	opening("")()
 	ended()
+	opening("shop")() // in its sign-in
+	ended()
+	g.logged(`"fault":"client_gone"`)
 
-	leave := opening("shop") // in its sign-in
+	leave := opening("shop")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	go g.Drain(ctx, "sql")

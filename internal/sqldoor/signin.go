@@ -129,7 +129,14 @@ func (s *session) enter(c *identity.Consumer, database, program string) *mysql.E
 	if database == "" {
 		return nil
 	}
+	if s.waiting.Load() == 0 { // a sign-in, and no change of user: the watcher notices from now on that the client has left
+		s.waiting.Store(int64(poll.Now()))
+		defer s.waiting.Store(0)
+	}
 	if err := s.ensure(); err != nil {
+		if s.ended() {
+			err = fault.Wrap(s.shutBy(fault.Draining), "the session was ended", err)
+		}
 		s.logFault("connect an SQL session", err)
 		var answered *mysql.Error
 		if !errors.As(err, &answered) {
