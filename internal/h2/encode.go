@@ -67,7 +67,7 @@ func (e *encoder) begin() { e.out, e.place = e.out[:0], 0 }
 // response encodes the text of a response's head.
 func (e *encoder) response(text []byte) {
 	e.begin()
-	line, rest, _ := strings.Cut(string(text), "\r\n") // one copy, of which all that is kept is a copy again
+	line, rest, _ := bytes.Cut(text, lineEnd)
 	status := line[len("HTTP/1.1 ") : len("HTTP/1.1 ")+3]
 	e.field(status, ":status", status)
 	e.textLines(rest)
@@ -76,52 +76,54 @@ func (e *encoder) response(text []byte) {
 // request encodes the text of a request's head, whose second line is Host. It says whether the method is HEAD.
 func (e *encoder) request(text []byte, scheme string) (head bool) {
 	e.begin()
-	line, rest, _ := strings.Cut(string(text), "\r\n")
-	method, line, _ := strings.Cut(line, " ")
-	path, _, _ := strings.Cut(line, " ")
-	host, rest, _ := strings.Cut(rest, "\r\n")
+	line, rest, _ := bytes.Cut(text, lineEnd)
+	method, line, _ := bytes.Cut(line, space)
+	path, _, _ := bytes.Cut(line, space)
+	host, rest, _ := bytes.Cut(rest, lineEnd)
 	e.field(method, ":method", method)
-	e.field(scheme, ":scheme", scheme)
+	e.field([]byte(scheme), ":scheme", []byte(scheme))
 	host = host[len("Host: "):]
 	e.field(host, ":authority", host)
 	if len(path) > pathTabled {
 		e.place++
-		e.byLibrary(":path", path, true)
+		e.byLibrary(":path", string(path), true)
 	} else {
 		e.field(path, ":path", path)
 	}
 	e.textLines(rest)
-	return method == "HEAD"
+	return string(method) == "HEAD"
 }
+
+var lineEnd, space, colon = []byte("\r\n"), []byte(" "), []byte(": ")
 
 // trailers encodes fields of their own.
 func (e *encoder) trailers(fields []h1.Field) {
 	e.begin()
 	for _, f := range fields {
-		e.named("", string(f.Name), string(f.Value))
+		e.named(nil, f.Name, f.Value)
 	}
 }
 
 // textLines encodes field lines up to the empty one.
-func (e *encoder) textLines(text string) {
+func (e *encoder) textLines(text []byte) {
 	for {
-		var line string
-		if line, text, _ = strings.Cut(text, "\r\n"); line == "" {
+		var line []byte
+		if line, text, _ = bytes.Cut(text, lineEnd); len(line) == 0 {
 			return
 		}
 		if e.again(line) { // before its name is looked up
 			continue
 		}
-		name, value, _ := strings.Cut(line, ": ")
+		name, value, _ := bytes.Cut(line, colon)
 		e.named(line, name, value)
 	}
 }
 
 // named encodes a field. What concerns an HTTP/1 connection is left out.
-func (e *encoder) named(line, name, value string) {
-	n, known := names[name]
+func (e *encoder) named(line, name, value []byte) {
+	n, known := names[string(name)]
 	if !known {
-		lower := strings.ToLower(name)
+		lower := strings.ToLower(string(name))
 		if n, known = names[lower]; !known {
 			n.lower = lower
 		}
@@ -132,19 +134,19 @@ func (e *encoder) named(line, name, value string) {
 		e.out = append(e.out, n.once...)
 		e.out = appendHuffman(e.out, value)
 	case n.once != "":
-		e.byLibrary(n.lower, value, true)
+		e.byLibrary(n.lower, string(value), true)
 	default:
 		e.field(line, n.lower, value)
 	}
 }
 
 // again encodes the next line if it is the one that stood there before.
-func (e *encoder) again(line string) bool {
+func (e *encoder) again(line []byte) bool {
 	if e.place >= len(e.lines) {
 		return false
 	}
 	l := &e.lines[e.place]
-	if l.changes != e.changes || l.line != line {
+	if l.changes != e.changes || l.line != string(line) {
 		return false
 	}
 	e.out = append(e.out, l.code[:l.length]...)
@@ -152,23 +154,23 @@ func (e *encoder) again(line string) bool {
 	return true
 }
 
-// field encodes a field that may stand in the table. line is what it is recognised by in its place; "" is never.
-func (e *encoder) field(line, name, value string) {
-	if line != "" && e.again(line) {
+// field encodes a field that may stand in the table. line is what it is recognised by in its place; an empty one never is.
+func (e *encoder) field(line []byte, name string, value []byte) {
+	if len(line) > 0 && e.again(line) {
 		return
 	}
 	at := e.place
 	e.place++
-	code := e.byLibrary(name, value, false)
-	if code[0]&0x80 == 0 || len(code) > len(codedLine{}.code) || line == "" || len(line) > lineBytesKept || at >= linesKept {
+	code := e.byLibrary(name, string(value), false)
+	if code[0]&0x80 == 0 || len(code) > len(codedLine{}.code) || len(line) == 0 || len(line) > lineBytesKept || at >= linesKept {
 		return
 	}
 	for len(e.lines) <= at {
 		e.lines = append(e.lines, codedLine{changes: e.changes - 1})
 	}
 	l := &e.lines[at]
-	if l.line != line {
-		l.line = strings.Clone(line)
+	if l.line != string(line) {
+		l.line = string(line)
 	}
 	l.changes, l.length = e.changes, uint8(copy(l.code[:], code))
 }
@@ -187,12 +189,13 @@ func (e *encoder) byLibrary(name, value string, once bool) (code []byte) {
 }
 
 // appendHuffman appends text in the shorter of its two forms (RFC 7541, 5.2).
-func appendHuffman(dst []byte, text string) []byte {
-	if n := hpack.HuffmanEncodeLength(text); n < uint64(len(text)) {
+func appendHuffman(dst, text []byte) []byte {
+	// The library does not keep these strings: up to 32 bytes they are copied to the stack.
+	if n := hpack.HuffmanEncodeLength(string(text)); n < uint64(len(text)) {
 		start := len(dst)
 		dst = appendPrefixed(dst, 7, n)
 		dst[start] |= 0x80
-		return hpack.AppendHuffmanString(dst, text)
+		return hpack.AppendHuffmanString(dst, string(text))
 	}
 	return append(appendPrefixed(dst, 7, uint64(len(text))), text...)
 }

@@ -59,7 +59,7 @@ func FuzzServer(f *testing.F) {
 					t.Errorf("an unfinished head: %q", text)
 				}
 				_ = s.Head([]byte("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"), false)
-				_ = s.End(nil, s.Trailers())
+				_ = s.End(nil, s.Trailers(), 0)
 				s.Finish(InternalError)
 			}()
 		})

@@ -149,7 +149,7 @@ func echo(s *Stream) {
 		return
 	}
 	_ = s.Head([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), false)
-	_ = s.End(text, nil)
+	_ = s.End(text, nil, 0)
 	s.Finish(InternalError)
 }
 

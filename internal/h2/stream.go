@@ -14,10 +14,8 @@ import (
 // Stream is one request and its response. As a net.Conn it gives heads as HTTP/1.1 text, then the body, then io.EOF; what
 // ends it early is an *Error, or os.ErrDeadlineExceeded. Finish must be called at the end.
 type Stream struct {
-	// Owner is whatever who accepted the stream wants to find again.
-	Owner any
-	// Told is called, if it is set before accept returns, when the peer gives the stream up while it is at work.
-	Told func()
+	// Owner, if it is set before accept returns, is told when the peer gives the stream up while it is at work.
+	Owner Owner
 
 	c *Conn
 
@@ -48,26 +46,58 @@ type Stream struct {
 	freed       bool
 }
 
-// waiter is where one goroutine waits for something to change.
-type waiter struct {
-	ready  chan struct{}
-	timer  *time.Timer
-	before time.Time // zero: no deadline
+// Owner is who works for a stream.
+type Owner interface {
+	// Leave is called, in the goroutine of Serve or of another stream, when the peer has given the stream up.
+	Leave()
 }
 
+// waiter is where one goroutine waits for something to change.
+type waiter struct {
+	bell     *bell // nil until the first wait
+	waiting  bool
+	before   time.Time     // zero: no deadline
+	patience time.Duration // that the next wait sets before from; 0: none
+}
+
+// bell is what a waiter needs when it waits: many streams never do, and those that do take one over from those that have ended.
+type bell struct {
+	ready chan struct{}
+	timer *time.Timer
+}
+
+var bells = sync.Pool{New: func() any { return &bell{ready: make(chan struct{}, 1)} }}
+
 func (w *waiter) wake() {
-	if w.ready != nil {
+	if w.bell != nil {
 		select {
-		case w.ready <- struct{}{}:
+		case w.bell.ready <- struct{}{}:
 		default:
 		}
 	}
 }
 
+// release gives the bell to others. Who still waits keeps it.
+func (w *waiter) release() {
+	if w.bell == nil || w.waiting {
+		return
+	}
+	select {
+	case <-w.bell.ready:
+	default:
+	}
+	bells.Put(w.bell)
+	w.bell = nil
+}
+
 // wait lets go of the lock until wake or the deadline. The caller looks again.
 func (w *waiter) wait(mu *sync.Mutex) error {
-	if w.ready == nil {
-		w.ready = make(chan struct{}, 1)
+	if w.bell == nil {
+		w.bell = bells.Get().(*bell)
+	}
+	b := w.bell
+	if w.patience > 0 {
+		w.before, w.patience = time.Now().Add(w.patience), 0
 	}
 	var timeout <-chan time.Time
 	if !w.before.IsZero() {
@@ -75,22 +105,24 @@ func (w *waiter) wait(mu *sync.Mutex) error {
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		if w.timer == nil {
-			w.timer = time.NewTimer(left)
+		if b.timer == nil {
+			b.timer = time.NewTimer(left)
 		} else {
-			w.timer.Reset(left)
+			b.timer.Reset(left)
 		}
-		timeout = w.timer.C
+		timeout = b.timer.C
 	}
+	w.waiting = true
 	mu.Unlock()
 	select {
-	case <-w.ready:
+	case <-b.ready:
 	case <-timeout:
 	}
 	if timeout != nil {
-		w.timer.Stop()
+		b.timer.Stop() // and nothing of it is left in the channel, since Go 1.23
 	}
 	mu.Lock()
+	w.waiting = false
 	return nil
 }
 
@@ -348,11 +380,13 @@ func (s *Stream) queueHeadLocked(last bool) {
 	}
 }
 
-// End sends the last piece of the body, which may be empty, and the trailers, and ends this side of the stream.
-func (s *Stream) End(p []byte, trailers []h1.Field) error {
+// End sends the last piece of the body, which may be empty, and the trailers, and ends this side of the stream. patience bounds how long
+// it waits for the peer's windows; 0 leaves it at the deadline for writes.
+func (s *Stream) End(p []byte, trailers []h1.Field, patience time.Duration) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.writer.patience = patience // the clock is read when it has to wait
 	if s.localEnded && len(p) == 0 {
 		c.flushLocked()
 		return nil
@@ -436,10 +470,10 @@ func (s *Stream) Failed() error {
 	return s.failed
 }
 
-// tell calls Told.
+// tell calls the owner.
 func (s *Stream) tell() {
-	if s.Told != nil {
-		s.Told()
+	if s.Owner != nil {
+		s.Owner.Leave()
 	}
 }
 
@@ -480,6 +514,8 @@ func (s *Stream) Finish(code Code) {
 		c.closeLocked(s, &Error{Code: code}, true)
 	}
 	s.working = false
+	s.reader.release()
+	s.writer.release()
 	c.freeLocked(s)
 	c.flushLocked()
 	if !c.client {
@@ -517,7 +553,7 @@ func (s *Stream) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline bounds writes, also one that waits already.
 func (s *Stream) SetWriteDeadline(t time.Time) error {
 	s.c.mu.Lock()
-	s.writer.before = t
+	s.writer.before, s.writer.patience = t, 0
 	s.writer.wake()
 	s.c.mu.Unlock()
 	return nil

@@ -15,7 +15,7 @@ import (
 
 // HTTP/2 is served by the same exchanges: an h2.Stream reads like an HTTP/1 connection, so each stream is a conn with one
 // request. What differs is how a response is framed (headDone, bodyDone), where a body ends that has no declared length
-// (bodyStream), and that the client can give up one request alone (leave).
+// (bodyStream), and that the client can give up one request alone (Leave).
 
 // http2Limits are the bounds of a listener's HTTP/2 connections.
 func http2Limits(l *config.Listener) h2.Limits {
@@ -60,12 +60,17 @@ func (c *conn) serveBundle(already []byte) {
 // acceptStream starts the exchange of a stream. The bundle's goroutine calls it.
 func (c *conn) acceptStream(st *h2.Stream) {
 	s := c.pin()
-	sc := &conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, tls: c.tls, stripe: c.stripe, tables: c.tables, site: s, poll: poll.New(st), stream: st}
+	both := &struct {
+		conn
+		poll poll.Conn
+	}{conn: conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, tls: c.tls, stripe: c.stripe, tables: c.tables, site: s, stream: st}, poll: poll.Conn{Conn: st}} // one piece of memory
+	sc := &both.conn
+	sc.poll = &both.poll
 	sc.net = sc.poll
 	if tc, ok := c.net.(policy.Connection); ok {
 		sc.net = secureStream{sc.poll, tc}
 	}
-	st.Owner, st.Told = sc, sc.leave
+	st.Owner = sc
 	if c.served++; s.requestsMax > 0 && c.served >= s.requestsMax {
 		c.bundle.Load().Drain()
 	}
@@ -92,8 +97,8 @@ func (c *conn) runStream() {
 	c.x.release()
 }
 
-// leave notes that the client has given the stream up, and interrupts what is done for it.
-func (c *conn) leave() {
+// Leave notes that the client has given the stream up, and interrupts what is done for it.
+func (c *conn) Leave() {
 	c.holding.Lock()
 	defer c.holding.Unlock()
 	c.left.Store(true)
@@ -204,11 +209,8 @@ func (x *exchange) streamHead(last bool) *fault.Fault {
 
 // streamEnd sends what is left in x.out and ends the response.
 func (x *exchange) streamEnd(trailers []h1.Field) *fault.Fault {
-	if patience := x.site.timeoutWrite; patience > 0 {
-		_ = x.conn.stream.SetWriteDeadline(time.Now().Add(patience))
-	}
 	x.bytesOut += int64(len(x.out))
-	err := x.conn.stream.End(x.out, trailers)
+	err := x.conn.stream.End(x.out, trailers, x.site.timeoutWrite)
 	x.out = x.out[:0]
 	return clientFault(err)
 }

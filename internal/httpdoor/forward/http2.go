@@ -46,7 +46,12 @@ func (p *Pool) getStream() *Conn {
 }
 
 func (p *Pool) newStream(b *h2.Conn, st *h2.Stream) *Conn {
-	c := &Conn{poll: poll.New(st), pool: p, stream: st, bundle: b, heard: b.Heard()}
+	both := &struct {
+		Conn
+		poll poll.Conn
+	}{Conn: Conn{pool: p, stream: st, bundle: b, heard: b.Heard()}, poll: poll.Conn{Conn: st}} // one piece of memory, for each request anew
+	c := &both.Conn
+	c.poll = &both.poll
 	c.net = c.poll
 	return c
 }
@@ -126,12 +131,6 @@ func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (
 	return p.newStream(b, st), nil
 }
 
-func (c *Conn) writeBefore() {
-	if c.patience > 0 {
-		_ = c.stream.SetWriteDeadline(time.Now().Add(c.patience))
-	}
-}
-
 // openStream sends the beginning of a request. An endpoint that answers before it has read everything may end the stream under
 // the write (RFC 9113, 8.1); whether there is an answer shows in the read.
 func (c *Conn) openStream(o Opening) error {
@@ -142,16 +141,14 @@ func (c *Conn) openStream(o Opening) error {
 		_ = c.stream.Flush()
 		return nil
 	}
-	c.writeBefore()
-	if err := c.stream.End(o.Whole, nil); errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := c.stream.End(o.Whole, nil, c.patience); errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return nil
 }
 
 func (c *Conn) endStream(trailers []h1.Field) error {
-	c.writeBefore()
-	return c.stream.End(nil, trailers)
+	return c.stream.End(nil, trailers, c.patience)
 }
 
 // settleStream corrects what a head means on a stream: the end of the body is not that of the connection. A body with both
