@@ -2,34 +2,27 @@ package observe
 
 import (
 	"runtime"
+	"sync"
 	"testing"
-	"time"
 )
 
-// A dropped token gives its stripe back, or in time all processors would come to share one.
-func TestTokensReturnTheirStripe(t *testing.T) {
-	alive := func() (n int) {
-		tokensOn.mu.Lock()
-		defer tokensOn.mu.Unlock()
-		for i, tokens := range tokensOn.n {
-			if tokens < 0 || i >= stripes && tokens > 0 {
-				t.Fatalf("stripe %d of %d has %d tokens", i, stripes, tokens)
+// Each processor has its stripe, and more processors than at start share those that there are.
+func TestStripesByProcessor(t *testing.T) {
+	if stripes > stripesMax || stripes < min(stripesMax, runtime.GOMAXPROCS(0)) || stripes&(stripes-1) != 0 {
+		t.Fatalf("%d stripes for %d processors", stripes, runtime.GOMAXPROCS(0))
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * stripesMax))
+	var group sync.WaitGroup
+	for range 8 * stripesMax {
+		group.Go(func() {
+			for range 1000 {
+				if s := stripe(); s < 0 || s >= stripes {
+					t.Errorf("stripe %d of %d", s, stripes)
+					return
+				}
+				runtime.Gosched()
 			}
-			n += tokens
-		}
-		return n
+		})
 	}
-	const made = 3 * stripesMax
-	for range made {
-		if s := tokenPool.New().(*token); s.index < 0 || s.index >= stripes {
-			t.Fatalf("stripe %d of %d", s.index, stripes)
-		}
-	}
-	for deadline := time.Now().Add(10 * time.Second); alive() >= made; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d tokens are alive", alive())
-		}
-		runtime.GC()
-		runtime.Gosched()
-	}
+	group.Wait()
 }

@@ -61,7 +61,7 @@ type Candidate struct {
 
 // Call is what one choice depends on besides the loads.
 type Call struct {
-	Random uint64 // 64 fresh random bits
+	Random uint64 // 64 fresh random bits; RoundRobin needs none
 	Now    int64  // nanoseconds on any monotonic clock, the same that Load.Observe is given; LeastLatency only
 	Hash   uint64 // hash of the request's key, see Key; Hash only
 	Hashed bool   // there is a key; without one Hash draws at random
@@ -111,9 +111,11 @@ func (b *Balancer) Choose(c Call) int {
 		}
 	case Random:
 	default:
-		if i := b.turn(); b.usable(i, c.Skip) {
+		k := b.cursor.Add(1) - 1
+		if i := b.turn(k); b.usable(i, c.Skip) {
 			return i
 		}
+		c.Random = mix(k) // no two choices have the same
 		return b.any(c)
 	}
 	if i := b.shares.at(c.Random); b.usable(i, c.Skip) {
@@ -154,9 +156,8 @@ func (b *Balancer) any(c Call) int {
 	return chosen
 }
 
-// turn is the next in the round robin.
-func (b *Balancer) turn() int {
-	k := b.cursor.Add(1) - 1
+// turn is the k-th in the round robin.
+func (b *Balancer) turn(k uint64) int {
 	switch {
 	case b.shares.cumulative == nil:
 		return int(k % uint64(len(b.candidates)))

@@ -169,9 +169,14 @@ func (s *Set) Pick(p Request) (Lease, error) {
 }
 
 func (s *Set) pick(v *choice, p Request) (Lease, error) {
-	call := balance.Call{Random: rand.Uint64(), Hash: p.Hash, Hashed: p.Hashed}
-	if s.spec.Balance == balance.LeastLatency {
+	call := balance.Call{Hash: p.Hash, Hashed: p.Hashed}
+	switch s.spec.Balance {
+	case balance.RoundRobin, "":
+	case balance.LeastLatency:
 		call.Now = s.group.registry.now()
+		fallthrough
+	default:
+		call.Random = rand.Uint64()
 	}
 	if p.Exclude != nil || p.Tried != nil {
 		call.Skip = v.skip(p)
