@@ -184,7 +184,7 @@ func (p *Pool) Dial(deadline poll.Instant, open func(net.Conn) *poll.Conn) (*Con
 }
 
 func (p *Pool) dial(ctx context.Context, open func(net.Conn) *poll.Conn) (*Conn, *fault.Fault) {
-	nc, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+	nc, err := p.dialer().DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, connectFault(p.address, err)
 	}

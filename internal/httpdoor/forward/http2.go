@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
@@ -54,6 +55,23 @@ func (p *Pool) newStream(b *h2.Conn, st *h2.Stream) *Conn {
 	c.poll = &both.poll
 	c.net = c.poll
 	return c
+}
+
+// goneAfter is how long the host of an endpoint may be silent, to data or to the kernel's probes (RFC 1122, 4.2.3.6), until a connection
+// that bundles streams is given up. An exchange over HTTP/1 waits for itself; here one lost cable would have every request of the
+// service wait for its first byte, a minute by default. It is the kernel that asks: pings of HTTP/2 (RFC 9113, 6.7) are counted
+// against us by servers of gRPC.
+const goneAfter = 20 * time.Second
+
+// dialer opens connections as their use wants them.
+func (p *Pool) dialer() *net.Dialer {
+	if !p.http2 {
+		return new(net.Dialer)
+	}
+	return &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: goneAfter / 2, Interval: goneAfter / 4, Count: 2},
+		Control:         func(_, _ string, c syscall.RawConn) error { return unacknowledged(c, goneAfter) },
+	}
 }
 
 // dialStream opens a connection, or takes a place on one that somebody else has opened meanwhile.
