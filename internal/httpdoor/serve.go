@@ -294,7 +294,11 @@ func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	}
 	x.out = forward.AppendRequest(x.out[:0], r, &head)
 	before := poll.Earlier(x.now.Add(x.share.target.TimeoutFirst), x.deadline)
-	err := up.Open(forward.Opening{Head: x.out, Whole: x.body.whole, More: !x.body.complete, Chunked: x.body.unmeasured(), Now: x.now, Before: before})
+	opening := forward.Opening{Head: x.out, Whole: x.body.whole, More: !x.body.complete, Chunked: x.body.unmeasured(), Now: x.now, Before: before}
+	if x.conn.stream == nil {
+		opening.Spare = x.in[x.w:] // nothing is read from the client before the answer is passed on, but into other memory
+	}
+	err := up.Open(opening)
 	x.out = x.out[:0]
 	if f, ok := err.(*fault.Fault); ok { // the answer did not come
 		return f

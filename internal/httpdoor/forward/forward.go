@@ -221,6 +221,7 @@ type Conn struct {
 	pool *Pool
 
 	buf       []byte // nil while no response is being read; buf[r:w] is read and not yet used
+	spare     []byte // lent for buf
 	r, w      int
 	idleSince poll.Instant
 
@@ -263,7 +264,7 @@ func (c *Conn) Put(now poll.Instant) { c.pool.Put(c, now) }
 func (c *Conn) release() {
 	poll.Put(c.buf)
 	poll.Put(c.frame)
-	c.buf, c.r, c.w, c.piece, c.frame = nil, 0, 0, nil, nil
+	c.buf, c.spare, c.r, c.w, c.piece, c.frame = nil, nil, 0, 0, nil, nil
 }
 
 // Slim lets go of the buffer. Nothing may be left in it.
@@ -302,6 +303,7 @@ type Opening struct {
 	Whole   []byte // the body, if it was read whole
 	More    bool   // instead the body follows, by Send and End
 	Chunked bool   // and goes in chunks, over HTTP/1
+	Spare   []byte // memory for the answer: lent until Put, Close or Slim, used if it is not too short
 	Now     poll.Instant
 	Before  poll.Instant // bounds the wait for the answer
 }
@@ -312,7 +314,7 @@ func (c *Conn) Open(o Opening) error {
 	if c.stream != nil {
 		return c.openStream(o)
 	}
-	c.chunked = o.Chunked
+	c.chunked, c.spare = o.Chunked, o.Spare
 	if o.More {
 		return c.Write(o.Head)
 	}
@@ -339,9 +341,17 @@ func (c *Conn) ask(p []byte, now, before poll.Instant) error {
 	return err
 }
 
-// Room takes the memory for an answer that begins: none is held while the endpoint thinks.
+// spareMin is the least memory for an answer that spares taking a buffer.
+const spareMin = poll.SmallBuffer / 2
+
+// Room takes the memory for an answer that begins: no buffer is held while the endpoint thinks.
 func (c *Conn) Room() []byte {
-	if c.buf == nil {
+	switch {
+	case c.buf != nil:
+	case len(c.spare) >= spareMin:
+		n := min(len(c.spare), poll.SmallBuffer-1) // of no pool's size: poll.Put leaves it alone
+		c.buf = c.spare[:n:n]
+	default:
 		c.buf = poll.GetSmall()
 	}
 	return c.buf
