@@ -2,7 +2,7 @@
 
 package httpdoor
 
-import "net"
+import "github.com/menshen-gateway/menshen/internal/poll"
 
 // peerGone cannot tell here: a client that left is noticed when something is written to it.
-func peerGone(net.Conn, bool) bool { return false }
+func peerGone(*poll.Conn, bool) bool { return false }

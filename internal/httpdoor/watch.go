@@ -60,7 +60,7 @@ func (d *Door) waiting() (all []*conn) {
 // look gives the request up if its client has reset the connection, or with client_gone: abort closed it or its sending half.
 func (c *conn) look() {
 	s := c.door.options.Tables().sites[c.listening.name]
-	if s == nil || !peerGone(c.poll.NetConn(), !s.finishes) {
+	if s == nil || !peerGone(c.poll, !s.finishes) {
 		return
 	}
 	c.left.Store(true) // before the interruption, which says why by it

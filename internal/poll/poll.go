@@ -505,8 +505,15 @@ func (c *Conn) Recent() Instant {
 	return Now()
 }
 
-// NetConn gives the connection underneath.
-func (c *Conn) NetConn() net.Conn { return c.Conn }
+// Control lends the descriptor to f, and says whether there is one. It takes no lock, so it may run beside reads and writes.
+func (c *Conn) Control(f func(fd uintptr)) bool {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	return err == nil && raw.Control(f) == nil
+}
 
 // CloseWrite closes the writing half when the connection underneath can.
 func (c *Conn) CloseWrite() error {

@@ -3,25 +3,16 @@
 package wire
 
 import (
-	"net"
 	"syscall"
+
+	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
-// peerGone peeks for the end of the stream. It takes no lock of the connection, so it may run beside a read.
-func peerGone(c net.Conn) bool {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	gone := false
-	err = raw.Control(func(fd uintptr) {
+// peerGone peeks for the end of the stream.
+func peerGone(c *poll.Conn) (gone bool) {
+	return c.Control(func(fd uintptr) {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		gone = err == nil && n == 0 || err == syscall.ECONNRESET
-	})
-	return err == nil && gone
+	}) && gone
 }

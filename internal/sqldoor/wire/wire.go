@@ -120,7 +120,7 @@ func (c *Conn) Interrupt() { c.poll.Interrupt() }
 func (c *Conn) Alive() bool { return c.r == c.w && !c.envelopes.pending() && c.poll.Alive() }
 
 // PeerGone says that the peer has certainly closed the connection. It looks without taking anything.
-func (c *Conn) PeerGone() bool { return peerGone(c.poll.NetConn()) }
+func (c *Conn) PeerGone() bool { return peerGone(c.poll) }
 
 // RemoteAddr is the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.poll.RemoteAddr() }
