@@ -73,9 +73,8 @@ type App struct {
 	access  *observe.AccessLog
 	slow    *observe.SlowLog
 	store   *snapshot.Store
-	http    *httpdoor.Door
 	sql     *sqldoor.Door
-	tcp     *tcpdoor.Door
+	doors   map[config.Protocol]door
 
 	mu        sync.Mutex
 	sockets   map[string]*socket // by listener name; "admin" is the admin API's
@@ -89,6 +88,12 @@ type App struct {
 
 	statusMu   sync.Mutex
 	lastReload admin.Reload
+}
+
+// door is a door as far as its listeners go: see package listener.
+type door interface {
+	Serve(ctx context.Context, ln net.Listener, name string) error
+	Retire(name string) (wait func(context.Context) error)
 }
 
 // adminGrace is how long requests of the admin API may take when it closes.
@@ -125,12 +130,15 @@ func New(o Options) (*App, error) {
 	a.metrics.AccessLog(access)
 	a.metrics.BuildInfo(o.Version)
 	a.store = snapshot.NewStore(a.log, a.metrics)
-	a.http = httpdoor.New(httpdoor.Options{Tables: func() *httpdoor.Tables { return a.store.Current().HTTP }, Log: a.log, Access: access})
-	a.tcp = tcpdoor.New(tcpdoor.Options{Tables: func() *tcpdoor.Tables { return a.store.Current().TCP }, Log: a.log, Access: access})
 	a.sql = sqldoor.New(sqldoor.Options{
 		Tables: func() *sqldoor.Tables { return a.store.Current().SQL }, Log: a.log, Access: access, Slow: a.slow, Metrics: a.metrics,
 		TLS: func(listener string) *tls.Config { return a.store.Current().SQLTLS(listener) },
 	})
+	a.doors = map[config.Protocol]door{
+		config.ProtocolHTTP:  httpdoor.New(httpdoor.Options{Tables: func() *httpdoor.Tables { return a.store.Current().HTTP }, Log: a.log, Access: access}),
+		config.ProtocolTCP:   tcpdoor.New(tcpdoor.Options{Tables: func() *tcpdoor.Tables { return a.store.Current().TCP }, Log: a.log, Access: access}),
+		config.ProtocolMySQL: a.sql,
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.apply(c, a.source()); err != nil {
@@ -257,7 +265,7 @@ func (a *App) Run(ctx context.Context) error {
 		if l := now.Listeners[name]; l != nil {
 			wait = time.Duration(l.DrainTimeout)
 		}
-		drain := a.retire(s.protocol, name)
+		drain := a.doors[s.protocol].Retire(name)
 		drains.Go(func() { a.drain(drain, name, wait) })
 	}
 	drains.Wait()
@@ -280,19 +288,7 @@ func slowTo(c *config.Config) string {
 	return c.SlowLog.To
 }
 
-// retire marks the connections that a listener has now, before the next one can begin to serve under its name, and gives
-// the function that ends them.
-func (a *App) retire(protocol config.Protocol, name string) (drain func(context.Context) error) {
-	switch protocol {
-	case config.ProtocolHTTP:
-		return a.http.Retire(name)
-	case config.ProtocolTCP:
-		return a.tcp.Retire(name)
-	}
-	return func(ctx context.Context) error { return a.sql.Drain(ctx, name) } // takes the sessions whose socket is closed
-}
-
-// drain ends the connections of a listener.
+// drain ends the connections of a listener that was retired.
 func (a *App) drain(drain func(context.Context) error, name string, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
@@ -561,7 +557,7 @@ func (a *App) commitSockets(p *change, before *snapshot.Snapshot) {
 		}
 		a.draining.Go(s.finish) // not here: the request that moves the admin API is one of those it waits for
 		if l := before.Config.Listeners[name]; l != nil && (p.next[name] == nil || p.next[name].protocol != s.protocol) {
-			drain := a.retire(s.protocol, name)
+			drain := a.doors[s.protocol].Retire(name) // before the next one can begin to serve under its name
 			a.draining.Go(func() { a.drain(drain, name, time.Duration(l.DrainTimeout)) })
 		}
 	}
@@ -585,17 +581,10 @@ func (a *App) serve(name string, s *socket) {
 	a.accepting.Go(func() { // ends when the socket is closed or detached
 		defer close(s.done)
 		var err error
-		switch {
-		case s.server != nil:
-			if err = s.server.Serve(s.handle); errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-				err = nil
-			}
-		case s.protocol == config.ProtocolHTTP:
-			err = a.http.Serve(context.Background(), s.handle, name)
-		case s.protocol == config.ProtocolTCP:
-			err = a.tcp.Serve(context.Background(), s.handle, name)
-		case s.protocol == config.ProtocolMySQL:
-			err = a.sql.Serve(context.Background(), s.handle, name)
+		if s.server == nil {
+			err = a.doors[s.protocol].Serve(context.Background(), s.handle, name)
+		} else if err = s.server.Serve(s.handle); errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+			err = nil
 		}
 		if err != nil {
 			a.log.Error("a listener ended", "listener", name, "error", err)

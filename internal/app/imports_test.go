@@ -33,6 +33,9 @@ NONE < config
 config < identity, tlsconfig
 fault < observe
 
+# What listeners of all kinds share; it knows no door.
+config, observe, proxyproto < listener
+
 # Governance is blind to protocols: no codec below it.
 fault, traffic/balance, traffic/health < traffic/upstream
 poll < traffic/tunnel
@@ -44,15 +47,15 @@ h2, traffic/services < httpdoor/forward
 config, fault, h1, identity, poll, httpdoor/route < httpdoor/policy
 # A policy knows the contract and none of its neighbours: deleting its folder and its line removes it.
 httpdoor/policy < httpdoor/policy/*
-observe, proxyproto, traffic/tunnel, httpdoor/forward, httpdoor/policy/* < httpdoor
+listener, traffic/tunnel, httpdoor/forward, httpdoor/policy/* < httpdoor
 
 # TCP listeners go from the lease straight to the tunnel.
-observe, proxyproto, traffic/services, traffic/tunnel < tcpdoor
+listener, traffic/services, traffic/tunnel < tcpdoor
 
 # The SQL door. The doors never import each other.
 mysql, poll < sqldoor/wire
 fault, proxyproto, sqldoor/group, sqldoor/wire < sqldoor/backend
-identity, observe, tlsconfig, traffic/upstream, sqldoor/backend, sqldoor/scan < sqldoor
+identity, listener, tlsconfig, traffic/upstream, sqldoor/backend, sqldoor/scan < sqldoor
 
 # One snapshot of both doors; status above it; and app, which alone knows everything. The admin API sees the gateway through an
 # interface of its own, and no door.
@@ -69,7 +72,7 @@ NONE < testenv
 // bans are imports from outside that a package must not have, each with its reason.
 var bans = []struct{ who, whom, reason string }{
 	{"h1, mysql, proxyproto, sqldoor/scan, httpdoor/route, traffic/balance", "net, net/http, os, sync, context, log/slog", "what is pure owns no socket, no file, no goroutine and no log"},
-	{"poll, h1, h2, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
+	{"poll, listener, h1, h2, httpdoor, httpdoor/*, httpdoor/policy/*, tcpdoor, mysql, sqldoor, sqldoor/*, traffic/upstream, traffic/tunnel, traffic/services, identity, fault, tlsconfig, snapshot", "net/http", "the data path has its own engine"},
 	{"config", "net/http, log/slog, context", "it opens no socket and starts no goroutine"},
 	{"*, */*, */*/*", "log, math/rand, io/ioutil, unsafe", "slog, math/rand/v2, io and os; unsafe has one home (see allowed)"},
 	{"*, */*, */*/*", "testing, github.com/menshen-gateway/menshen/internal/testenv, github.com/menshen-gateway/menshen/internal/config/configtest, github.com/menshen-gateway/menshen/internal/httpdoor/policy/policytest", "tests only"},

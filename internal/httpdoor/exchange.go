@@ -125,7 +125,7 @@ func (x *exchange) begin(s *site, now poll.Instant) {
 	x.site, x.began, x.now = s, now, now
 	x.keep = !x.request.Close
 	x.upstream = -1
-	x.client = x.conn.peer
+	x.client = x.conn.Peer
 	if len(s.trusted) > 0 {
 		x.findClient()
 	}
@@ -166,7 +166,7 @@ func (x *exchange) pipelined() bool { return x.w > x.r }
 
 // findClient walks X-Forwarded-For from its end, over trusted proxies, to the one client address that policies and logs use.
 func (x *exchange) findClient() {
-	if !isTrusted(x.site.trusted, x.conn.peer) {
+	if !isTrusted(x.site.trusted, x.conn.Peer) {
 		return
 	}
 	x.trusted = true
@@ -274,7 +274,7 @@ var isPlain = func() (is [256]bool) {
 
 // hop is what the heads in both directions say of this hop.
 func (x *exchange) hop() forward.Hop {
-	return forward.Hop{Add: x.site.add, Peer: x.conn.peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(x.site)}
+	return forward.Hop{Add: x.site.add, Peer: x.conn.Peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(x.site)}
 }
 
 // tick reads the clock. That costs as much as matching the route, so a plain request does it once, at its end: when its head and its
@@ -323,7 +323,7 @@ func (x *exchange) record() {
 		protocol = "HTTP/1.0"
 	}
 	record := observe.Record{
-		Time: x.began.Time(), Door: observe.DoorHTTP, Listener: x.conn.listening.name, Consumer: x.consumer(), ClientAddress: x.client,
+		Time: x.began.Time(), Door: observe.DoorHTTP, Listener: x.conn.Listener.Name, Consumer: x.consumer(), ClientAddress: x.client,
 		Service: service, Endpoint: endpoint, Fault: faultID, Generation: x.site.generation, Total: total, Upstream: upstreamTime,
 		BytesIn: x.bytesIn, BytesOut: x.bytesOut, Protocol: protocol, RequestID: x.requestID, Route: routeName,
 		Method: x.request.Method, Host: x.request.Host, Path: x.request.Path, UserAgent: x.request.Get(h1.KnownUserAgent),

@@ -364,9 +364,8 @@ listeners: {web: {address: "127.0.0.1:0"}}
 services: {a: {endpoints: [$A]}}
 routes: {all: {match: /*, service: a}, here: {match: /here, respond: {body: here}}}
 `, "A", endpoint(t, echo))
-	g.door.mu.Lock()                                   // which accept takes
 	g.door.options.Log = slog.New(slog.DiscardHandler) // the panics are meant
-	g.door.mu.Unlock()
+	g.door.Count()                                     // takes the lock that a connection will take
 	set := g.tables.targets["a"].Set
 	lease, err := set.Pick(upstream.Request{})
 	if err != nil {

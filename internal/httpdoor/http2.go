@@ -53,7 +53,7 @@ func (c *conn) serveBundle(already []byte) {
 		b.Drain()
 	}
 	if err := b.Serve(already); err != nil {
-		c.door.options.Log.Debug("http2 connection ended", "listener", c.listening.name, "client", c.peer, "error", err)
+		c.door.options.Log.Debug("http2 connection ended", "listener", c.Listener.Name, "client", c.Peer, "error", err)
 	}
 }
 
@@ -63,7 +63,7 @@ func (c *conn) acceptStream(st *h2.Stream) {
 	both := &struct {
 		conn
 		poll poll.Conn
-	}{conn: conn{door: c.door, listening: c.listening, peer: c.peer, secure: c.secure, tls: c.tls, stripe: c.stripe, tables: c.tables, site: s, stream: st}, poll: poll.Conn{Conn: st}} // one piece of memory
+	}{conn: conn{Entry: c.Entry, door: c.door, secure: c.secure, tls: c.tls, stripe: c.stripe, tables: c.tables, site: s, stream: st}, poll: poll.Conn{Conn: st}} // one piece of memory
 	sc := &both.conn
 	sc.poll = &both.poll
 	sc.net = sc.poll
@@ -148,7 +148,7 @@ func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 
 // cutBundle ends an HTTP/2 connection whatever its streams are doing.
 func (c *conn) cutBundle(b *h2.Conn) {
-	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).cut() }) == 0 {
+	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).Cut() }) == 0 {
 		c.poll.Shutdown()
 	}
 }

@@ -1,11 +1,9 @@
-// Package httpdoor is the HTTP door: listeners, connections and the path of a request from its first byte to its access
-// record (serve.go). Its own HTTP/1.1 engine stands on package h1 for the syntax, poll for the sockets, route for the
-// choice of a route and forward for the endpoints.
+// Package httpdoor is the HTTP door: connections and the path of a request from its first byte to its access
+// record (serve.go). Its own HTTP/1.1 engine stands on package h1 for the syntax, poll for the sockets, listener for whoever accepts and
+// counts, route for the choice of a route and forward for the endpoints.
 //
 // A connection is one goroutine; it is joined by a second one only while a request body streams to an endpoint, or for the
 // other direction of a tunnel. Between requests a connection holds no buffer, and on the own poller no goroutine.
-//
-// Locks: Door.mu guards the set of open connections and is never held while anything else is locked or waited for.
 //
 // The package refuses to know where its configuration comes from, and to speak anything but HTTP.
 package httpdoor
@@ -17,13 +15,12 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/h2"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
 )
@@ -37,221 +34,58 @@ type Options struct {
 
 // Door serves HTTP on any number of listeners.
 type Door struct {
+	*listener.Set[*conn]
 	options Options
-
-	mu        sync.Mutex
-	listeners map[*listening]struct{} // those that accept, and those with connections left
-	group     sync.WaitGroup          // connections
-	open      int                     // so many; guarded by mu
-	stopWatch chan struct{}           // nil: there is no connection to watch; guarded by mu
-	stripes   atomic.Uint32
+	stripes atomic.Uint32
 
 	reportMu     sync.Mutex
 	reportSecond int64
 	reported     int
 }
 
-// listening is what the connections of one listener share, across reloads and also across sockets: a listener that moves
-// to another address keeps its connections. All but the name is guarded by Door.mu.
-type listening struct {
-	name     string
-	draining bool // its listener left; one that comes back under the name gets a listening of its own. conn.state tells the connections
-	conns    map[*conn]struct{}
-	alike    map[netip.Addr]int
-}
-
 // New makes a Door.
 func New(o Options) *Door {
-	return &Door{options: o, listeners: map[*listening]struct{}{}}
+	d := &Door{options: o}
+	d.Set = listener.New(listener.Options[*conn]{Open: d.open, Watch: d.watch, Log: o.Log})
+	return d
 }
 
-// Serve accepts connections for the named listener until ln is closed or ctx ends. Connections go on after it returns.
-func (d *Door) Serve(ctx context.Context, ln net.Listener, listener string) error {
-	l := d.listening(listener)
-	delay := time.Duration(0)
-	for {
-		nc, err := ln.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
-				return nil
-			}
-			// Out of descriptors, or a connection that was gone before it was accepted. Wait, or this loop takes the CPU.
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			d.options.Log.Warn("cannot accept a connection", "listener", listener, "error", err, "retry_in", delay)
-			select {
-			case <-time.After(delay):
-			case <-ctx.Done():
-				return nil
-			}
-			continue
-		}
-		delay = 0
-		d.accept(nc, l)
-	}
-}
-
-// listening finds or makes what the connections of a listener share.
-func (d *Door) listening(name string) *listening {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for l := range d.listeners {
-		if l.name == name && !l.draining {
-			return l
-		}
-	}
-	l := &listening{name: name, conns: map[*conn]struct{}{}, alike: map[netip.Addr]int{}}
-	d.listeners[l] = struct{}{}
-	return l
-}
-
-// accept starts a connection, or closes it at once when there are too many.
-func (d *Door) accept(nc net.Conn, l *listening) {
+// open makes a connection of one that was accepted.
+func (d *Door) open(nc net.Conn, name string) (*conn, *listener.Rules) {
 	tables := d.options.Tables()
-	s := tables.sites[l.name]
-	if s == nil { // the listener left the config between the accept and now
-		nc.Close()
-		return
+	s := tables.sites[name]
+	if s == nil {
+		return nil, nil
 	}
-	peer := addressOf(nc)
-	c := &conn{door: d, listening: l, poll: s.open(nc), peer: peer, stripe: d.stripes.Add(1), tables: tables, site: s}
+	c := &conn{door: d, poll: s.open(nc), stripe: d.stripes.Add(1), tables: tables, site: s}
 	c.net = c.poll
-	announced := s.proxies.Has(peer) // then it is introduced first, and counted as the client's
-	d.mu.Lock()
-	refused := ""
-	switch {
-	case s.connections > 0 && len(l.conns) >= s.connections:
-		refused = "connections"
-	case !announced && s.connectionsAlike > 0 && l.alike[peer] >= s.connectionsAlike:
-		refused = "connections_per_address"
-	default:
-		l.conns[c] = struct{}{}
-		if !announced {
-			l.alike[peer]++
-			c.counted = peer
-		}
-		if l.draining {
-			c.state.Store(stateDraining)
-		}
-		d.group.Add(1)
-		if d.open++; d.open == 1 {
-			d.watch()
-		}
-	}
-	d.mu.Unlock()
-	if refused != "" {
-		s.connectionsSeries.Refused(refused)
-		c.poll.Close()
-		return
-	}
-	c.series = s.connectionsSeries
-	c.series.Accepted()
-	c.poll.ServedBy(c)
-	go func() { // ends with the connection, or when that is idle; Drain waits for the connection
-		if announced && !c.introduce() {
-			c.poll.Close()
-			c.ended()
-			return
-		}
-		c.Resume()
-	}()
+	return c, &s.rules
 }
+
+// Begin serves the connection from its first byte.
+func (c *conn) Begin() {
+	c.poll.ServedBy(c)
+	c.Resume()
+}
+
+// Refuse closes the connection unserved.
+func (c *conn) Refuse() { _ = c.poll.Close() }
 
 // Resume serves the connection until it has ended, or until it is idle and needs no goroutine.
 func (c *conn) Resume() {
 	if c.run() == nothing {
-		c.ended()
+		c.door.Leave(c)
 	}
 }
 
-// ended takes the connection out of the books.
-func (c *conn) ended() {
-	d, l := c.door, c.listening
-	defer d.group.Done()
-	c.series.Closed()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open--; d.open == 0 {
-		d.unwatch()
+// Retire ends an idle connection now, and one that serves after its present request, whose response says so.
+func (c *conn) Retire() {
+	if c.state.Swap(stateDraining) == stateIdle {
+		c.poll.Interrupt()
 	}
-	if delete(l.conns, c); l.draining && len(l.conns) == 0 {
-		delete(d.listeners, l)
+	if b := c.bundle.Load(); b != nil {
+		b.Drain()
 	}
-	c.uncount()
-}
-
-func addressOf(nc net.Conn) netip.Addr {
-	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
-// Drain ends the connections of a listener whose socket is closed: idle ones now, others after their present request, whose
-// response says so. Those that are left when ctx ends are cut. An empty name means all listeners.
-func (d *Door) Drain(ctx context.Context, listener string) error { return d.Retire(listener)(ctx) }
-
-// Retire is the first half of Drain: it tells the connections, and wait does the rest. A listener that begins to serve
-// under the same name in between has nothing to do with it.
-func (d *Door) Retire(listener string) (wait func(context.Context) error) {
-	var left []*conn
-	d.mu.Lock()
-	for l := range d.listeners {
-		if listener != "" && l.name != listener || l.draining && listener != "" {
-			continue
-		}
-		l.draining = true
-		for c := range l.conns {
-			left = append(left, c)
-		}
-		if len(l.conns) == 0 {
-			delete(d.listeners, l)
-		}
-	}
-	d.mu.Unlock()
-	for _, c := range left {
-		if c.state.Swap(stateDraining) == stateIdle {
-			c.poll.Interrupt()
-		}
-		if b := c.bundle.Load(); b != nil {
-			b.Drain()
-		}
-	}
-	return func(ctx context.Context) error {
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			if left = d.stillOpen(left); len(left) == 0 {
-				return ctx.Err()
-			}
-			<-tick.C
-			if ctx.Err() != nil {
-				for _, c := range left {
-					c.cut()
-				}
-			}
-		}
-	}
-}
-
-// stillOpen gives those of the connections that have not ended.
-func (d *Door) stillOpen(conns []*conn) []*conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.DeleteFunc(conns, func(c *conn) bool {
-		_, open := c.listening.conns[c]
-		return !open
-	})
-}
-
-// Connections counts the open connections.
-func (d *Door) Connections() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := 0
-	for l := range d.listeners {
-		n += len(l.conns)
-	}
-	return n
 }
 
 // The states of a connection.
@@ -263,27 +97,24 @@ const (
 
 // conn is one client connection. Its goroutine owns it; state is shared with Drain.
 type conn struct {
-	door      *Door
-	listening *listening
-	poll      *poll.Conn
-	net       net.Conn // poll, or TLS on it
-	secure    bool
-	tls       *secured   // nil: plain text
-	peer      netip.Addr // the client's side; behind a trusted load balancer what its PROXY protocol header says
-	counted   netip.Addr // the peer as it was counted in alike; guarded by Door.mu
-	stripe    uint32
-	state     atomic.Int32
+	listener.Entry
+	door   *Door
+	poll   *poll.Conn
+	net    net.Conn // poll, or TLS on it
+	secure bool
+	tls    *secured // nil: plain text
+	stripe uint32
+	state  atomic.Int32
 
 	tables *Tables // the generation that site belongs to
 	site   *site
-	series *observe.ListenerSeries
 	begun  bool // the handshake is over
 	served int
 	first  [1]byte // for TLS: what woke an idle connection
 
 	x         *exchange                          // under Loop: the request in hand
 	over      bool                               // under Loop: this was the last request
-	watched   *poll.Conn                         // what endpoint was at the watcher's last look; guarded by Door.mu
+	watched   *poll.Conn                         // what endpoint was at the watcher's last look; used under the lock of All
 	claimed   bool                               // an endpoint's connection was interrupted from outside
 	torn      bool                               // an answer is under way, or was broken off, that lasts until the end of the connection
 	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
@@ -299,8 +130,8 @@ type conn struct {
 	holding sync.Mutex              // held by who interrupts what endpoint or relayed shows: it is held no longer than that
 }
 
-// cut ends the connection whatever it is doing. It may be called again and again, and must be until the connection is gone.
-func (c *conn) cut() {
+// Cut ends the connection whatever it is doing. It must be called until the connection is gone.
+func (c *conn) Cut() {
 	if b := c.bundle.Load(); b != nil {
 		c.cutBundle(b)
 		return
@@ -319,7 +150,7 @@ func (c *conn) cut() {
 // connections are drained.
 func (c *conn) pin() *site {
 	if tables := c.door.options.Tables(); tables != c.tables {
-		if s := tables.sites[c.listening.name]; s != nil {
+		if s := tables.sites[c.Listener.Name]; s != nil {
 			c.tables, c.site = tables, s
 		}
 	}
@@ -359,6 +190,9 @@ func (c *conn) run() (n next) {
 	}()
 	if !c.begun {
 		c.begun = true
+		if !c.door.Introduce(c, c.poll, &c.pin().rules) {
+			return nothing
+		}
 		if c.site.tls != nil && !c.handshake() {
 			return nothing
 		}
@@ -486,8 +320,8 @@ func (c *conn) handshake() bool {
 	}
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
-		s.connectionsSeries.Refused("tls_handshake")
-		c.door.options.Log.Debug("tls handshake failed", "listener", c.listening.name, "client", c.peer, "error", err)
+		c.Series.Refused("tls_handshake")
+		c.door.options.Log.Debug("tls handshake failed", "listener", c.Listener.Name, "client", c.Peer, "error", err)
 		return false
 	}
 	c.net, c.secure = tc, true

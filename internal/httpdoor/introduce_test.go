@@ -2,7 +2,9 @@ package httpdoor
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -132,3 +134,59 @@ trusted_proxies: 192.0.2.0/24
 		t.Errorf("%v\n%s", err, got)
 	}
 }
+
+// A bug while the header is read costs that connection, and neither the process nor a place among the connections.
+func TestPanicInAnIntroduction(t *testing.T) {
+	t.Parallel()
+	g := open(t, `
+listeners: {web: {address: ":0", proxy_protocol: [127.0.0.1], limits: {connections: 1}}}
+services: {s: {endpoints: ["$A"]}}
+routes: {r: {match: "/*", service: s}}
+`, "A", endpoint(t, echo))
+	g.door.options.Log = slog.New(slog.DiscardHandler) // the panics are meant
+	g.door.Count()                                     // takes the lock that a connection will take
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.door.Serve(t.Context(), buggyListener{ln}, "web") }()
+	for range 3 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if got, err := io.ReadAll(c); len(got) > 0 || err != nil {
+			t.Errorf("%q %v", got, err)
+		}
+		c.Close()
+		testenv.Eventually(t, 10*time.Second, func() error {
+			if n := g.door.Count(); n > 0 {
+				return fmt.Errorf("%d connections are counted", n)
+			}
+			return nil
+		})
+	}
+	ln.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	c := g.dial()
+	c.send(introductions[0] + "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, _ := c.get("GET"); resp.StatusCode != 200 {
+		t.Error(resp.StatusCode)
+	}
+}
+
+// buggyListener gives connections that cannot be read.
+type buggyListener struct{ net.Listener }
+
+func (l buggyListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return buggy{c}, err
+}
+
+type buggy struct{ net.Conn }
+
+func (buggy) Read([]byte) (int, error) { panic("BUG: made by a test") }

@@ -292,7 +292,7 @@ func (x *exchange) beginPolicies() {
 	p.Reset()
 	x.policing = true
 	p.Head, p.Path, p.Captures = &x.request, x.path, &x.captures
-	p.Client, p.RequestID, p.Listener = x.client, x.requestID, x.conn.listening.name
+	p.Client, p.RequestID, p.Listener = x.client, x.requestID, x.conn.Listener.Name
 	p.Query, p.HasQuery = x.request.Query, x.request.HasQuery
 	p.Now, p.Deadline = x.began, x.deadline
 	if x.route != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/identity"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -503,7 +504,7 @@ consumers: {app: {groups: [a], api_keys: [k]}}
 	if len(problems) > 0 {
 		b.Fatal(problems)
 	}
-	x := &exchange{conn: &conn{listening: &listening{}}}
+	x := &exchange{conn: &conn{Entry: listener.Entry{Listener: &listener.Listener{}}}}
 	x.site = tables.sites["web"]
 	head := []byte("GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://shop.example\r\nX-API-Key: k\r\nUser-Agent: b\r\nAccept: */*\r\n\r\n")
 	if _, err := x.request.Parse(head, x.site.limits); err != nil {

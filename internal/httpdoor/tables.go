@@ -19,9 +19,9 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/identity"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
-	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
 )
@@ -44,24 +44,21 @@ type site struct {
 	bound      []*boundRoute // by the table's rule index
 	tls        *tls.Config   // nil: plain text
 	trusted    []netip.Prefix
-	proxies    proxyproto.Trust // whose connections begin with a PROXY protocol header
 	add        config.ForwardHeaders
 
-	certificates      certificateNames          // nil: there is only one
-	open              func(net.Conn) *poll.Conn // on the poller of the listener's choice
-	limits            h1.Limits
-	http2             h2.Limits // Streams 0: HTTP/2 is off
-	bodyBytes         int64
-	requestsMax       int
-	finishes          bool // a request whose client has left
-	connections       int
-	connectionsAlike  int // per client address
-	timeoutHead       time.Duration
-	timeoutBody       time.Duration
-	timeoutWrite      time.Duration
-	timeoutIdle       time.Duration
-	seriesUnmatched   *observe.HTTPSeries
-	connectionsSeries *observe.ListenerSeries
+	certificates    certificateNames          // nil: there is only one
+	open            func(net.Conn) *poll.Conn // on the poller of the listener's choice
+	limits          h1.Limits
+	http2           h2.Limits // Streams 0: HTTP/2 is off
+	bodyBytes       int64
+	requestsMax     int
+	finishes        bool // a request whose client has left
+	timeoutHead     time.Duration
+	timeoutBody     time.Duration
+	timeoutWrite    time.Duration
+	timeoutIdle     time.Duration
+	seriesUnmatched *observe.HTTPSeries
+	rules           listener.Rules
 }
 
 // boundRoute is a route with its target.
@@ -169,15 +166,13 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 	s := &site{
 		generation: b.tables.Generation,
 		trusted:    b.config.TrustedProxies,
-		proxies:    l.ProxyProtocol,
 		add:        l.Forward,
 		limits:     h1.Limits{HeadBytes: int(l.Limits.HeaderBytes), Fields: l.Limits.Headers, Underscores: underscores[l.Forward.Underscores]},
 		bodyBytes:  int64(l.Limits.BodyBytes), requestsMax: l.Limits.RequestsPerConnection, finishes: l.ClientGone == config.GoneFinish,
-		connections: l.Limits.Connections, connectionsAlike: l.Limits.ConnectionsPerAddress,
 		timeoutHead: time.Duration(l.Timeouts.RequestHeader), timeoutBody: time.Duration(l.Timeouts.RequestBody),
 		timeoutWrite: time.Duration(l.Timeouts.Write), timeoutIdle: time.Duration(l.Timeouts.Idle),
-		seriesUnmatched:   b.metrics.HTTPRoute(observe.None, observe.None),
-		connectionsSeries: b.metrics.Listener(name, string(l.Protocol)),
+		seriesUnmatched: b.metrics.HTTPRoute(observe.None, observe.None),
+		rules:           listener.RulesOf(name, l, b.metrics),
 	}
 	if s.open = poll.Adopt; l.IO == config.IONetpoll {
 		s.open = poll.New

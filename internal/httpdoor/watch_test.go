@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/menshen-gateway/menshen/internal/listener"
 )
 
 // A client that resets its connection while an endpoint thinks gives the request up there, too. One that closes it, or only its sending half, does so
@@ -103,7 +105,7 @@ func TestClientLeavesWhileTheEndpointThinks(t *testing.T) {
 	select {
 	case <-gone:
 		t.Error("a request that should have been left to end was given up")
-	case <-time.After(2*watchInterval + watchInterval/2): // the watcher has looked twice: that nothing happens can only be waited for
+	case <-time.After(2*listener.WatchInterval + listener.WatchInterval/2): // the watcher has looked twice: that nothing happens can only be waited for
 	}
 	answer <- struct{}{}
 	answer <- struct{}{}

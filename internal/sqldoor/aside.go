@@ -95,7 +95,7 @@ func (s *session) setOption(argument string) bool {
 // changeUser is COM_CHANGE_USER: as if the client had left and come again. A failure ends the session, as in MySQL.
 func (s *session) changeUser() (goOn bool) {
 	st := &s.st
-	s.client.ReadBefore(st.begun.Add(time.Duration(s.listener.timeouts.RequestHeader)))
+	s.client.ReadBefore(st.begun.Add(time.Duration(s.site.timeouts.RequestHeader)))
 	payload, next, err := s.client.ReadMessage(0, signInMax)
 	st.message.Sequence, st.consumed = next, true
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *session) changeUser() (goOn bool) {
 		}
 		database := string(in.Database)
 		if database == "" {
-			database = s.listener.defaultDatabase
+			database = s.site.defaultDatabase
 		}
 		refused = s.enter(a.consumer, database, programOf(in.Attributes))
 	}
@@ -271,7 +271,7 @@ func (s *session) record() {
 		return
 	}
 	s.door.o.Access.Write(&observe.Record{
-		Time: st.begun.Time(), Door: observe.DoorSQL, Listener: s.serving.listener, Consumer: s.consumer.Name, ClientAddress: s.address,
+		Time: st.begun.Time(), Door: observe.DoorSQL, Listener: s.Listener.Name, Consumer: s.consumer.Name, ClientAddress: s.Peer,
 		Session: uint64(s.id), Database: database, Command: command, Endpoint: st.endpoint, SQLCode: int(st.code), SQLState: st.state, Split: split,
 		Fault: st.fault, Total: total, Upstream: st.upstream, BytesIn: st.in, BytesOut: st.out, Generation: s.tables.Generation,
 	})
@@ -291,7 +291,7 @@ func (s *session) recordSignIn(begun poll.Instant, user, database string, e *mys
 		return
 	}
 	r := observe.Record{
-		Time: begun.Time(), Door: observe.DoorSQL, Listener: s.serving.listener, ClientAddress: s.address, Session: uint64(s.id),
+		Time: begun.Time(), Door: observe.DoorSQL, Listener: s.Listener.Name, ClientAddress: s.Peer, Session: uint64(s.id),
 		Database: database, Command: "connect", SQLCode: int(e.Code), SQLState: e.State, Fault: s.st.fault, Total: total, Generation: s.tables.Generation,
 	}
 	if c, known := s.tables.directory.MySQL(user); known {

@@ -111,17 +111,17 @@ func (t *attempts) blocked(f from, bound config.RateOrNone, now poll.Instant) ti
 
 // guessed counts a sign-in that was refused.
 func (s *session) guessed() {
-	s.door.attempts.note(fromOf(s.serving.listener, s.address), s.listener.limits.SignInFailures, poll.Now())
+	s.door.attempts.note(fromOf(s.Listener.Name, s.Peer), s.site.limits.SignInFailures, poll.Now())
 }
 
 // blocked gives the error for a client from whose address too many sign-ins were refused; nil when it may try.
 func (s *session) blocked() *mysql.Error {
-	wait := s.door.attempts.blocked(fromOf(s.serving.listener, s.address), s.listener.limits.SignInFailures, poll.Now())
+	wait := s.door.attempts.blocked(fromOf(s.Listener.Name, s.Peer), s.site.limits.SignInFailures, poll.Now())
 	if wait == 0 {
 		return nil
 	}
-	s.series.Refused("sign_in_failures")
-	return &mysql.Error{Code: 1129, State: "HY000", Message: fmt.Sprintf("Host '%s' is blocked because of too many refused sign-ins; try again in %d seconds", s.address, wait/time.Second+1)}
+	s.Series.Refused("sign_in_failures")
+	return &mysql.Error{Code: 1129, State: "HY000", Message: fmt.Sprintf("Host '%s' is blocked because of too many refused sign-ins; try again in %d seconds", s.Peer, wait/time.Second+1)}
 }
 
 // admit counts the session for a consumer, in place of the one that it was counted for, if that may have one more.

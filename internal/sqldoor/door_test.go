@@ -47,6 +47,9 @@ type gate struct {
 	ln       net.Listener
 }
 
+// Sessions is the number of client connections.
+func (g *gate) Sessions() int { return g.Count() }
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

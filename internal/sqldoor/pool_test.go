@@ -234,17 +234,13 @@ func TestPoolAnswersAsOneServer(t *testing.T) {
 				t.Fatalf("round %d, session %d: %s: %q, on a server %q\nbefore: %s", round, i, statement, got, want, strings.Join(history[i][max(0, len(history[i])-12):], "; "))
 			}
 			holding = 0
-			g.mu.Lock()
-			for sv := range g.serving {
-				for s := range sv.sessions {
-					s.mu.Lock()
-					if s.pins.set != 0 {
-						holding++
-					}
-					s.mu.Unlock()
+			for s := range g.All() {
+				s.mu.Lock()
+				if s.pins.set != 0 {
+					holding++
 				}
+				s.mu.Unlock()
 			}
-			g.mu.Unlock()
 			if holding >= 3 { // end a few, or nobody can go on
 				for k := range sessions {
 					for _, c := range []*sql.Conn{ours[k], theirs[k]} {
@@ -320,17 +316,13 @@ func TestPins(t *testing.T) {
 	db := mariadb(t)
 	g := open(t, pooled(db.Addr, "max_connections: 3"))
 	pins := func() string {
-		g.mu.Lock()
-		defer g.mu.Unlock()
 		var all []string
-		for sv := range g.serving {
-			for s := range sv.sessions {
-				s.mu.Lock()
-				if p, _, ok := s.pins.oldest(); ok {
-					all = append(all, p.String())
-				}
-				s.mu.Unlock()
+		for s := range g.All() {
+			s.mu.Lock()
+			if p, _, ok := s.pins.oldest(); ok {
+				all = append(all, p.String())
 			}
+			s.mu.Unlock()
 		}
 		return strings.Join(all, ", ")
 	}
@@ -441,12 +433,8 @@ var errBad = driver.ErrBadConn
 
 // keyOf is what the go-sql-driver's sessions have in common.
 func keyOf(g *gate) backend.Key {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for sv := range g.serving {
-		for s := range sv.sessions {
-			return s.key()
-		}
+	for s := range g.All() {
+		return s.key()
 	}
 	return backend.Key{}
 }

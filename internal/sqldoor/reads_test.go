@@ -72,13 +72,9 @@ func (g *gate) rotated(t testing.TB, replicas int) {
 func (g *gate) went(t testing.TB, n int, f func()) string {
 	t.Helper()
 	testenv.Eventually(t, 5*time.Second, func() error { // what was answered before is counted
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for sv := range g.serving {
-			for s := range sv.sessions {
-				if s.waiting.Load() != 0 {
-					return fmt.Errorf("session %d is busy", s.id)
-				}
+		for s := range g.All() {
+			if s.waiting.Load() != 0 {
+				return fmt.Errorf("session %d is busy", s.id)
 			}
 		}
 		return nil

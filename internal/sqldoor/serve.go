@@ -65,8 +65,8 @@ func (s *session) one() (goOn bool) {
 	st := &s.st
 	*st = statement{begun: poll.Now()}
 	s.tables = s.door.o.Tables()
-	if l := s.tables.listeners[s.serving.listener]; l != nil {
-		s.listener = l
+	if l := s.tables.listeners[s.Listener.Name]; l != nil {
+		s.site = l
 	}
 	st.database = s.tables.databases[s.database]
 
@@ -232,11 +232,11 @@ func (s *session) rest() bool {
 			s.pin(pinUnknown) // the next statement is told
 		}
 	}
-	s.client.ReadBefore(poll.Now().Add(time.Duration(s.listener.timeouts.Idle)))
+	s.client.ReadBefore(poll.Now().Add(time.Duration(s.site.timeouts.Idle)))
 	if !s.inTransaction() {
 		// Drain sets draining first and looks at idle then; here it is the other way round, so one of the two sees the other.
 		s.idle.Store(true)
-		if s.serving.draining.Load() {
+		if s.Listener.Retired() {
 			s.idle.Store(false)
 			return s.farewell()
 		}
@@ -253,7 +253,7 @@ func (s *session) farewell() bool {
 
 // fill reads more of the client's command.
 func (s *session) fill() error {
-	s.client.ReadBefore(poll.Now().Add(time.Duration(s.listener.timeouts.RequestBody)))
+	s.client.ReadBefore(poll.Now().Add(time.Duration(s.site.timeouts.RequestBody)))
 	err := s.client.Fill()
 	if errors.Is(err, poll.ErrInterrupted) { // by Drain, which took the session for idle
 		err = s.client.Fill()

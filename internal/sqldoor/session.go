@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -14,10 +13,9 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/identity"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/mysql"
-	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
-	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
@@ -27,18 +25,13 @@ import (
 // session is one client's connection. But for the fields that say otherwise it belongs to the goroutine that serves it, and to none while it
 // is idle on the own poller.
 type session struct {
-	door    *Door
-	serving *serving
-	series  *observe.ListenerSeries
-	client  *wire.Conn
-	address netip.Addr // of the client
-	id      uint32
+	listener.Entry
+	door   *Door
+	client *wire.Conn
+	id     uint32
 
-	introduced *proxyproto.Header // by a trusted load balancer; nil: by nobody
-	counted    bool               // among serving.addresses; guarded by Door.mu
-
-	tables   *Tables   // pinned for the running statement
-	listener *listener // its newest settings
+	tables *Tables // pinned for the running statement
+	site   *site   // the newest settings of the listener
 
 	consumer     *identity.Consumer // nil before sign-in
 	capabilities mysql.Capability
@@ -109,20 +102,20 @@ type link struct {
 	reads    bool // it is for one read, and read-only: nothing is ever pinned to it
 }
 
-// begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
+// Begin signs the client in. The session proper runs on a goroutine of its own, whose stack is not grown by sign-in: it is
 // there as long as the client is.
-func (s *session) begin(announced bool) {
+func (s *session) Begin() {
 	signedIn := false
 	defer func() {
 		if !s.caught(recover()) && signedIn {
-			s.series.SessionOpened()
+			s.Series.SessionOpened()
 			s.client.ServedBy(s)
 			go s.Resume() // ends with its client or by Drain, which waits until it has left; or when the session is idle
 			return
 		}
 		s.end()
 	}()
-	signedIn = (!announced || s.introduce()) && s.signIn()
+	signedIn = s.door.Introduce(s, s.client.Plain(), &s.site.rules) && s.signIn()
 }
 
 // Resume serves the session until it has ended, or until it is idle and needs no goroutine: the poller calls Resume when there is
@@ -133,7 +126,7 @@ func (s *session) Resume() {
 		if !s.caught(recover()) && left {
 			return // somebody else may be serving it by now
 		}
-		s.series.SessionClosed()
+		s.Series.SessionClosed()
 		s.end()
 	}()
 	left = s.serve()
@@ -156,16 +149,17 @@ func (s *session) end() {
 	s.door.left(s)
 }
 
-// drain ends the session if it is idle; else the session sees serving.draining when its statement or transaction is over.
-func (s *session) drain() {
+// Retire ends the session if it is idle, with error 1053 in case its client asks something more; else the session sees Listener.Retired when its
+// statement or transaction is over.
+func (s *session) Retire() {
 	if s.idle.Load() {
 		s.client.Interrupt()
 	}
 }
 
-// kill closes the session's connections because the time for draining is over; abandon does because the client has
+// Cut closes the session's connections because the time for draining is over; abandon does because the client has
 // left. Both may be called from any goroutine.
-func (s *session) kill()    { s.shut(fault.Draining) }
+func (s *session) Cut()     { s.shut(fault.Draining) }
 func (s *session) abandon() { s.shut(fault.ClientGone) }
 
 func (s *session) shut(why fault.Kind) {
@@ -413,7 +407,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 	}
 	want.Vars = s.vars
 	if in.settings.Proxy != 0 { // its connections are one client's
-		want.New, want.Client = true, s.addresses()
+		want.New, want.Client = true, s.Addresses(s.client.Plain())
 	}
 	for {
 		conn, err := in.pool.Take(s.dead, d.limits, want)

@@ -303,7 +303,7 @@ func (s *session) listInstances() listing {
 func (s *session) listStatus() listing {
 	l := listing{columns: []string{"Name", "Value"}}
 	d := s.door
-	l.add("Sessions", strconv.Itoa(d.Sessions()))
+	l.add("Sessions", strconv.Itoa(d.Count()))
 	l.add("Generation", strconv.FormatUint(s.tables.Generation, 10))
 	l.add("Uptime_seconds", strconv.Itoa(int(poll.Now().Sub(d.began)/time.Second)))
 	l.add("Digests", strconv.Itoa(d.digests.size()))
@@ -404,7 +404,7 @@ func (s *session) killSession(id uint32, queryOnly bool) (goOn bool) {
 	victim := own[i]
 	err := victim.interrupt()
 	if !queryOnly {
-		victim.kill()
+		victim.Cut()
 	} else if err != nil {
 		s.logFault("kill a statement", err)
 		return s.refuseFor(err)

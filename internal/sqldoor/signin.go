@@ -40,7 +40,7 @@ func (s *session) signIn() bool {
 		s.decline(*refused)
 		return false
 	}
-	l := s.listener
+	l := s.site
 	begun := poll.Now()
 	s.client.ReadBefore(begun.Add(time.Duration(l.timeouts.RequestHeader)))
 	s.client.WritePatience(time.Duration(l.timeouts.Write))
@@ -53,7 +53,7 @@ func (s *session) signIn() bool {
 	version, offered := s.tables.greeting(l)
 	g := mysql.Greeting{Version: version, ConnectionID: s.id, Nonce: nonce, Capabilities: offered, Collation: 45, Status: mysql.Autocommit, Plugin: announced}
 	if s.door.o.TLS != nil {
-		if config := s.door.o.TLS(s.serving.listener); config != nil {
+		if config := s.door.o.TLS(s.Listener.Name); config != nil {
 			g.Capabilities |= mysql.TLS
 		}
 	}
@@ -68,7 +68,7 @@ func (s *session) signIn() bool {
 		if !g.Capabilities.Has(mysql.TLS) {
 			return s.turnAway(seq, errorHandshake)
 		}
-		if err := s.client.ServeTLS(s.door.o.TLS(s.serving.listener)); err != nil {
+		if err := s.client.ServeTLS(s.door.o.TLS(s.Listener.Name)); err != nil {
 			return s.strange(err)
 		}
 		if payload, seq, err = s.client.ReadMessage(seq, signInMax); err != nil {
@@ -83,7 +83,7 @@ func (s *session) signIn() bool {
 	if _, secure := s.client.TLS(); in.Capabilities.Has(mysql.TLS) != secure {
 		return s.turnAway(seq, errorHandshake)
 	}
-	if !in.Capabilities.Has(mysql.TLS) && g.Capabilities.Has(mysql.TLS) && tlsconfig.RequiresClient(s.door.o.TLS(s.serving.listener)) {
+	if !in.Capabilities.Has(mysql.TLS) && g.Capabilities.Has(mysql.TLS) && tlsconfig.RequiresClient(s.door.o.TLS(s.Listener.Name)) {
 		return s.turnAway(seq, errorInsecure)
 	}
 	s.capabilities = in.Capabilities & (offered | mysql.TLS)
@@ -107,7 +107,7 @@ func (s *session) signIn() bool {
 		s.recordSignIn(begun, a.user, database, refused)
 		return s.turnAway(a.seq, *refused)
 	}
-	if s.serving.draining.Load() {
+	if s.Listener.Retired() {
 		return s.turnAway(a.seq, errorShutdown)
 	}
 	if !s.sendOK(a.seq) {
@@ -151,7 +151,7 @@ func (s *session) enter(c *identity.Consumer, database, program string) *mysql.E
 
 // strange notes that a client broke off or spoke nonsense before it was known; always false.
 func (s *session) strange(err error) bool {
-	s.door.o.Log.Debug("SQL sign-in broken off", "client", s.address, "error", err)
+	s.door.o.Log.Debug("SQL sign-in broken off", "client", s.Peer, "error", err)
 	return false
 }
 
@@ -228,7 +228,7 @@ func (a *admission) check() *mysql.Error {
 		s.guessed()
 		s.st.fault = fault.Unauthenticated.String()
 		empty := len(a.proof) == 0 || len(a.proof) == 1 && a.proof[0] == 0
-		e := errorDenied(printable(a.user), s.address.String(), !empty)
+		e := errorDenied(printable(a.user), s.Peer.String(), !empty)
 		return &e
 	}
 	a.consumer = consumer

@@ -69,7 +69,7 @@ func (s *session) count(total time.Duration) {
 func (s *session) recordSlow(total time.Duration) {
 	st := &s.st
 	r := observe.SlowStatement{
-		Time: st.begun.Time(), Listener: s.serving.listener, ClientAddress: s.address, Consumer: s.consumer.Name, Session: uint64(s.id), Endpoint: st.endpoint,
+		Time: st.begun.Time(), Listener: s.Listener.Name, ClientAddress: s.Peer, Consumer: s.consumer.Name, Session: uint64(s.id), Endpoint: st.endpoint,
 		Command: st.command.String(), SQLCode: int(st.code), SQLState: st.state, Fault: st.fault, BytesIn: st.in, BytesOut: st.out, Generation: s.tables.Generation,
 		Total: total, Queue: st.queue, Connect: st.connect, Settings: st.settings, Upstream: st.upstream,
 	}

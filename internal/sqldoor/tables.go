@@ -12,6 +12,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/identity"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
@@ -31,7 +32,7 @@ type Tables struct {
 	directory *identity.Directory
 	databases map[string]*database
 	names     []string // of databases, sorted
-	listeners map[string]*listener
+	listeners map[string]*site
 	outside   *observe.SQLSeries // statements outside of any database
 
 	config     *config.Config
@@ -71,18 +72,17 @@ const (
 
 type consistency = config.Consistency
 
-// listener is a mysql listener's settings.
-type listener struct {
+// site is a mysql listener's settings.
+type site struct {
 	defaultDatabase string
 	timeouts        config.ListenerTimeouts
 	limits          config.ListenerLimits
-	proxies         proxyproto.Trust // whose connections begin with a PROXY protocol header
-	netpoll         bool             // sessions are on the runtime's poller
-	series          *observe.ListenerSeries
+	rules           listener.Rules
+	netpoll         bool // sessions are on the runtime's poller
 }
 
 // open puts a session's connection on the listener's poller.
-func (l *listener) open(c net.Conn) *poll.Conn {
+func (l *site) open(c net.Conn) *poll.Conn {
 	if l.netpoll {
 		return poll.New(c)
 	}
@@ -94,7 +94,7 @@ func (l *listener) open(c net.Conn) *poll.Conn {
 func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tables, config.Problems) {
 	t := &Tables{
 		databases: make(map[string]*database, len(c.Databases)),
-		listeners: make(map[string]*listener),
+		listeners: make(map[string]*site),
 		names:     slices.Sorted(maps.Keys(c.Databases)),
 		outside:   m.SQLDatabase(""),
 
@@ -109,13 +109,12 @@ func Compile(c *config.Config, g *upstream.Generation, m *observe.Metrics) (*Tab
 	}
 	for name, l := range c.Listeners {
 		if l.Protocol == config.ProtocolMySQL {
-			t.listeners[name] = &listener{
+			t.listeners[name] = &site{
 				defaultDatabase: l.DefaultDatabase,
 				timeouts:        l.Timeouts,
 				limits:          l.Limits,
-				proxies:         l.ProxyProtocol,
+				rules:           listener.RulesOf(name, l, m),
 				netpoll:         l.IO == config.IONetpoll,
-				series:          m.Listener(name, string(config.ProtocolMySQL)),
 			}
 		}
 	}
@@ -237,7 +236,7 @@ const defaultVersion = "5.7.44-Menshen"
 // greeting gives the version and the capabilities to announce. The version is that of the instance behind the
 // listener's default database, or else of the first database by name, word for word, because clients choose their SQL by it.
 // Forms of answers are offered when every instance is known to speak them.
-func (t *Tables) greeting(l *listener) (version string, offered mysql.Capability) {
+func (t *Tables) greeting(l *site) (version string, offered mysql.Capability) {
 	version, offered = defaultVersion, mysql.Offered
 	first := l.defaultDatabase
 	if t.databases[first] == nil && len(t.names) > 0 {

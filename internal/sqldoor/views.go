@@ -27,14 +27,7 @@ func (s *session) showAs(program string) {
 
 // sessions gives the sessions that have signed in, by number; with a consumer, only its own.
 func (d *Door) sessionsOf(consumer string) (all []*session) {
-	d.mu.Lock()
-	for sv := range d.serving {
-		for o := range sv.sessions {
-			all = append(all, o)
-		}
-	}
-	d.mu.Unlock()
-	all = slices.DeleteFunc(all, func(o *session) bool {
+	all = slices.DeleteFunc(slices.Collect(d.All()), func(o *session) bool {
 		about := o.shown.Load()
 		return about == nil || consumer != "" && about.consumer != consumer
 	})
@@ -45,7 +38,7 @@ func (d *Door) sessionsOf(consumer string) (all []*session) {
 // view is what can be seen of a session from other goroutines.
 func (s *session) view() observe.SQLSession {
 	about := s.shown.Load()
-	v := observe.SQLSession{ID: s.id, Listener: s.serving.listener, Consumer: about.consumer, Address: s.address, Database: about.database, Program: about.program}
+	v := observe.SQLSession{ID: s.id, Listener: s.Listener.Name, Consumer: about.consumer, Address: s.Peer, Database: about.database, Program: about.program}
 	if begun := s.waiting.Load(); begun != 0 {
 		v.Command, v.Running = mysql.Command(s.command.Load()).String(), max(poll.Now().Sub(poll.Instant(begun)), 0)
 		switch d := s.doing.Load(); mysql.Command(s.command.Load()) {

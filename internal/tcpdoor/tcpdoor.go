@@ -2,26 +2,22 @@
 // door. One connection can be read top to bottom in relay. A connection is one goroutine, and a second one for its other
 // direction.
 //
-// Locks: Door.mu guards the set of open connections and is held for nothing else.
-//
 // It refuses to look at what it relays.
 package tcpdoor
 
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/fault"
+	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/proxyproto"
@@ -40,15 +36,12 @@ type Tables struct {
 
 // site is what one listener serves.
 type site struct {
-	generation  uint64
-	service     *services.Service
-	tls         *tls.Config
-	proxies     proxyproto.Trust // whose connections begin with a PROXY protocol header
-	connections int
-	alike       int // per client address
-	handshake   time.Duration
-	idle        time.Duration
-	series      *observe.ListenerSeries
+	generation uint64
+	service    *services.Service
+	tls        *tls.Config
+	rules      listener.Rules
+	handshake  time.Duration
+	idle       time.Duration
 }
 
 // Compile makes the Tables of a config whose services are compiled.
@@ -64,10 +57,8 @@ func Compile(c *config.Config, generation uint64, all map[string]*services.Servi
 			problems = append(problems, c.Problem(strings.TrimSuffix("listeners."+name+".tls."+p.Field, "."), "%s", p.Message))
 		}
 		t.sites[name] = &site{
-			generation: generation, service: all[l.Service.Name], tls: serverTLS, proxies: l.ProxyProtocol,
-			connections: l.Limits.Connections, alike: l.Limits.ConnectionsPerAddress,
+			generation: generation, service: all[l.Service.Name], tls: serverTLS, rules: listener.RulesOf(name, l, m),
 			handshake: time.Duration(l.Timeouts.RequestHeader), idle: time.Duration(l.Timeouts.Idle),
-			series: m.Listener(name, string(l.Protocol)),
 		}
 	}
 	return t, problems
@@ -82,158 +73,74 @@ type Options struct {
 
 // Door relays the connections of any number of listeners.
 type Door struct {
+	*listener.Set[*conn]
 	options Options
-	group   sync.WaitGroup
-
-	mu    sync.Mutex
-	conns map[*conn]struct{}
 }
 
 type conn struct {
-	listener string
-	client   net.Conn
-	from, to netip.AddrPort // the client's address and the one that it asked for; guarded by Door.mu until they are known
-	cancel   context.CancelFunc
+	listener.Entry
+	door       *Door
+	site       *site
+	client     net.Conn
+	ctx        context.Context
+	cancel     context.CancelFunc
+	introduced atomic.Bool // nothing is read any more without ctx
 }
 
 // New makes a Door.
-func New(o Options) *Door { return &Door{options: o, conns: map[*conn]struct{}{}} }
-
-// Serve accepts connections for the named listener until ln is closed or ctx ends. Connections go on after it returns.
-func (d *Door) Serve(ctx context.Context, ln net.Listener, listener string) error {
-	delay := time.Duration(0)
-	for {
-		nc, err := ln.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
-				return nil
-			}
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second) // out of descriptors: do not spin
-			d.options.Log.Warn("cannot accept a connection", "listener", listener, "error", err, "retry_in", delay)
-			select {
-			case <-time.After(delay):
-			case <-ctx.Done():
-				return nil
-			}
-			continue
-		}
-		delay = 0
-		d.accept(nc, listener)
-	}
+func New(o Options) *Door {
+	d := &Door{options: o}
+	d.Set = listener.New(listener.Options[*conn]{Open: d.open, Log: o.Log})
+	return d
 }
 
-func (d *Door) accept(nc net.Conn, listener string) {
-	s := d.options.Tables().sites[listener]
-	if s == nil { // the listener left the config a moment ago
-		nc.Close()
-		return
+// open makes a connection of one that was accepted.
+func (d *Door) open(nc net.Conn, name string) (*conn, *listener.Rules) {
+	s := d.options.Tables().sites[name]
+	if s == nil {
+		return nil, nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{listener: listener, client: nc, cancel: cancel}
-	from, to := addressOf(nc.RemoteAddr()), addressOf(nc.LocalAddr())
-	announced := s.proxies.Has(from.Addr()) // then it is introduced first, and counted as the client's
-	if !announced {
-		c.from, c.to = from, to
-	}
-	d.mu.Lock()
-	refused := ""
-	switch all, alike := d.alike(c, s); {
-	case s.connections > 0 && all >= s.connections:
-		refused = "connections"
-	case !announced && s.alike > 0 && alike >= s.alike:
-		refused = "connections_per_address"
-	default:
-		d.conns[c] = struct{}{}
-		d.group.Add(1)
-	}
-	d.mu.Unlock()
-	if refused != "" {
-		s.series.Refused(refused)
-		cancel()
-		nc.Close()
-		return
-	}
-	s.series.Accepted()
-	go func() { // ends with the connection; Drain waits for it
-		defer d.group.Done()
-		defer func() {
-			if r := recover(); r != nil {
-				d.options.Log.Error("BUG: panic while relaying a connection", "panic", fmt.Sprint(r), "listener", listener)
-			}
-			cancel()
-			nc.Close()
-			s.series.Closed()
-			d.mu.Lock()
-			delete(d.conns, c)
-			d.mu.Unlock()
-		}()
-		if announced && !d.introduce(ctx, c, s, from, to) {
-			return
+	c := &conn{door: d, site: s, client: nc}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, &s.rules
+}
+
+// Begin serves the connection.
+func (c *conn) Begin() {
+	defer c.door.Leave(c)
+	defer c.Refuse()
+	defer func() {
+		if r := recover(); r != nil {
+			c.door.options.Log.Error("BUG: panic while relaying a connection", "panic", fmt.Sprint(r), "listener", c.Listener.Name)
 		}
-		d.relay(ctx, c, s)
 	}()
+	if c.door.Introduce(c, c.client, &c.site.rules) {
+		c.introduced.Store(true)
+		c.door.relay(c.ctx, c, c.site)
+	}
 }
 
-// alike counts the other connections of c's listener, and of these those of its client's address; nothing when there is no bound. Door.mu
-// is held.
-func (d *Door) alike(c *conn, s *site) (all, alike int) {
-	if s.connections <= 0 && s.alike <= 0 {
-		return 0, 0
-	}
-	for other := range d.conns {
-		if other != c && other.listener == c.listener {
-			all++
-			if other.from.IsValid() && other.from.Addr() == c.from.Addr() {
-				alike++
-			}
-		}
-	}
-	return all, alike
+// Refuse closes the connection.
+func (c *conn) Refuse() {
+	c.cancel()
+	_ = c.client.Close()
 }
 
-// introduce reads the PROXY protocol header with which a trusted load balancer begins a connection. It says whether the
-// connection goes on.
-func (d *Door) introduce(ctx context.Context, c *conn, s *site, from, to netip.AddrPort) bool {
-	ctx, done := timeout(ctx, s.handshake)
-	defer done()
-	stop := context.AfterFunc(ctx, func() { _ = c.client.SetReadDeadline(time.Unix(1, 0)) })
-	h, err := proxyproto.Read(c.client)
-	if err != nil || !stop() {
-		s.series.Refused("proxy_protocol")
-		d.options.Log.Debug("no PROXY protocol header", "listener", c.listener, "peer", from.Addr(), "error", err)
-		return false
-	}
-	if h.Known() {
-		from, to = h.From, h.To
-	}
-	d.mu.Lock()
-	c.from, c.to = from, to
-	_, alike := d.alike(c, s)
-	many := h.Known() && s.alike > 0 && alike >= s.alike
-	if many {
-		c.from = netip.AddrPort{} // nobody's, for those who count
-	}
-	d.mu.Unlock()
-	if many {
-		s.series.Refused("connections_per_address")
-		return false
-	}
-	return true
-}
+// Retire does nothing: what is relayed has no place where it could be interrupted.
+func (c *conn) Retire() {}
 
-// addressOf gives an address in its shortest form; the zero value for what is no TCP address.
-func addressOf(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		at := tcp.AddrPort()
-		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+// Cut ends the connection.
+func (c *conn) Cut() {
+	c.cancel()
+	if !c.introduced.Load() {
+		_ = c.client.SetReadDeadline(time.Unix(1, 0))
 	}
-	return netip.AddrPort{}
 }
 
 // relay is the whole life of one connection: sign the client in to TLS, find an endpoint, copy both ways, write the record.
 func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 	began := poll.Now()
-	record := observe.Record{Time: began.Time(), Door: observe.DoorTCP, Listener: c.listener, ClientAddress: c.from.Addr(), Service: s.service.Name, Generation: s.generation}
+	record := observe.Record{Time: began.Time(), Door: observe.DoorTCP, Listener: c.Listener.Name, ClientAddress: c.Peer, Service: s.service.Name, Generation: s.generation}
 	client := c.client
 	if s.tls != nil {
 		tc := tls.Server(client, s.tls)
@@ -241,7 +148,7 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 		err := tc.HandshakeContext(handshake)
 		done()
 		if err != nil {
-			s.series.Refused("tls_handshake")
+			c.Series.Refused("tls_handshake")
 			return
 		}
 		client = tc
@@ -252,7 +159,7 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 	up, lease, f := d.connect(ctx, c, s, &record)
 	if f != nil {
 		record.Fault = f.Kind.String()
-		d.options.Log.Debug("cannot relay a connection", "listener", c.listener, "error", f.Error())
+		d.options.Log.Debug("cannot relay a connection", "listener", c.Listener.Name, "error", f.Error())
 	} else {
 		record.Upstream = poll.Now().Sub(began)
 		idle := s.idle
@@ -265,7 +172,7 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 		record.BytesIn, record.BytesOut = in, out
 		// What ends a relayed connection, and whose doing it was, cannot be told from outside.
 		outcome = upstream.Outcome{Latency: record.Upstream, Ignored: err != nil}
-		s.series.Relayed(in, out)
+		c.Series.Relayed(in, out)
 	}
 	record.Total = poll.Now().Sub(began)
 	if d.options.Access != nil {
@@ -277,7 +184,7 @@ func (d *Door) relay(ctx context.Context, c *conn, s *site) {
 func (d *Door) connect(ctx context.Context, c *conn, s *site, record *observe.Record) (net.Conn, upstream.Lease, *fault.Fault) {
 	pick := upstream.Request{}
 	if s.service.HashKey != "" { // of a connection only the client's address is known
-		b := c.from.Addr().As16()
+		b := c.Peer.As16()
 		pick.Hash, pick.Hashed = balance.Key(b[:]), true
 	}
 	var last *fault.Fault
@@ -318,7 +225,7 @@ func dialLeased(ctx context.Context, c *conn, s *site, lease upstream.Lease) (up
 			lease.Done(outcome)
 		}
 	}()
-	if up, err = dial(ctx, s.service, lease.Endpoint.Address, proxyproto.Header{From: c.from, To: c.to}); err != nil {
+	if up, err = dial(ctx, s.service, lease.Endpoint.Address, c.Addresses(c.client)); err != nil {
 		outcome = upstream.Outcome{Failed: ctx.Err() == nil, Ignored: ctx.Err() != nil}
 		return nil, err
 	}
@@ -354,51 +261,4 @@ func timeout(ctx context.Context, d time.Duration) (context.Context, context.Can
 		return context.WithTimeout(ctx, d)
 	}
 	return context.WithCancel(ctx)
-}
-
-// Drain waits until the connections of a listener have ended by themselves, and cuts those that are left when ctx ends:
-// what is relayed has no place where it could be interrupted. An empty name means all listeners.
-func (d *Door) Drain(ctx context.Context, listener string) error { return d.Retire(listener)(ctx) }
-
-// Retire is the first half of Drain: it notes whose connections they are, and wait does the rest. A listener that begins
-// to serve under the same name in between has nothing to do with it.
-func (d *Door) Retire(listener string) (wait func(context.Context) error) {
-	left := d.open(listener)
-	return func(ctx context.Context) error {
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			if left = d.stillOpen(left); len(left) == 0 {
-				return ctx.Err()
-			}
-			<-tick.C
-			if ctx.Err() != nil {
-				for _, c := range left {
-					c.cancel()
-				}
-			}
-		}
-	}
-}
-
-// stillOpen gives those of the connections that have not ended.
-func (d *Door) stillOpen(conns []*conn) []*conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.DeleteFunc(conns, func(c *conn) bool {
-		_, open := d.conns[c]
-		return !open
-	})
-}
-
-func (d *Door) open(listener string) []*conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var all []*conn
-	for c := range d.conns {
-		if listener == "" || c.listener == listener {
-			all = append(all, c)
-		}
-	}
-	return all
 }

@@ -1,12 +1,6 @@
 package wire
 
-import (
-	"io"
-	"net"
-)
+import "net"
 
-// Plain is the connection under the frames, for what comes before the first of them. Nothing may have been read yet.
-func (c *Conn) Plain() io.ReadWriter { return c.poll }
-
-// LocalAddr is the address at our end.
-func (c *Conn) LocalAddr() net.Addr { return c.poll.LocalAddr() }
+// Plain is the connection under the frames, for what comes before the first of them, and for its addresses. Nothing may have been read yet.
+func (c *Conn) Plain() net.Conn { return c.poll }

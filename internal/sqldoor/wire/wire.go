@@ -122,9 +122,6 @@ func (c *Conn) Alive() bool { return c.r == c.w && !c.envelopes.pending() && c.p
 // PeerGone says that the peer has certainly closed the connection. It looks without taking anything.
 func (c *Conn) PeerGone() bool { return peerGone(c.poll) }
 
-// RemoteAddr is the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.poll.RemoteAddr() }
-
 // Close closes the connection at once.
 func (c *Conn) Close() error { return c.poll.Close() }
 
