@@ -42,7 +42,10 @@ func (f *Field) parseUsual(b []byte, i int) (next int) {
 	if end < start || end+1 >= len(b) || b[end] != '\r' || b[end+1] != '\n' || b[start] == ' ' || b[end-1] == ' ' {
 		return 0
 	}
-	k := lookupNear(b[i:], colon-i)
+	k := knownSlots[hashName(b[i], b[colon-1], colon-i)]
+	if !knownNames[k].begins((*window)(b[i:])) {
+		k = KnownNone
+	}
 	if k == KnownNone && !ordinary(b[i:], colon-i) {
 		return 0
 	}
@@ -98,7 +101,7 @@ var (
 		}
 		return names
 	}()
-	knownSlots = func() (slots [256]Known) {
+	knownSlots = func() (slots [128]Known) {
 		for k := KnownNone + 1; k < KnownAlias; k++ {
 			name := known[k].name
 			slot := &slots[hashName(name[0], name[len(name)-1], len(name))]
@@ -111,19 +114,27 @@ var (
 	}()
 )
 
-// hashName tells the known names apart by their first and last letters, in any case, and their length.
+// hashName tells the known names apart by their first and last letters, in any case, and their length: it is below 128 and
+// different for each. The factors were found by trying them in order.
 func hashName(first, last byte, length int) uint8 {
-	return (first|0x20)*7 + (last|0x20)*9 + uint8(length)
+	return ((first|0x20)*11 + (last|0x20)*70 + uint8(length)) >> 1
 }
 
-// lookupNear gives the id of the name of length bytes that line begins with; a colon and enough bytes for knownWords are behind it. Of a
-// known name there is nothing more to check; any other may be invalid.
-func lookupNear(line []byte, length int) Known {
-	w := (*[8 * knownWords]byte)(line)
-	k := knownSlots[hashName(line[0], line[length-1], length)]
-	n := &knownNames[k]
-	w0, w1, w2 := binary.LittleEndian.Uint64(w[0:]), binary.LittleEndian.Uint64(w[8:]), binary.LittleEndian.Uint64(w[16:])
-	if (w0&n.folds[0]^n.words[0])|(w1&n.folds[1]^n.words[1])|(w2&n.folds[2]^n.words[2]) != 0 {
+// window holds a known name and its colon.
+type window [8 * knownWords]byte
+
+// begins says whether w begins with the name and a colon. That of KnownNone is everywhere.
+func (n *knownName) begins(w *window) bool {
+	return (binary.LittleEndian.Uint64(w[0:])&n.folds[0]^n.words[0])|
+		(binary.LittleEndian.Uint64(w[8:])&n.folds[1]^n.words[1])|
+		(binary.LittleEndian.Uint64(w[16:])&n.folds[2]^n.words[2]) == 0
+}
+
+// lookup gives the id of the name of length bytes that w begins with; a colon is behind it. Of a known name there is nothing
+// more to check; any other may be invalid.
+func (w *window) lookup(length int) Known {
+	k := knownSlots[hashName(w[0], w[length-1], length)]
+	if !knownNames[k].begins(w) {
 		return KnownNone
 	}
 	return k
@@ -131,19 +142,19 @@ func lookupNear(line []byte, length int) Known {
 
 // lookupKnown gives the id of a name that stands by itself, which must be a token.
 func lookupKnown(name []byte) Known {
-	var line [8 * knownWords]byte
+	var line window
 	if len(name) == 0 || len(name) >= len(line) {
 		return KnownNone
 	}
 	line[copy(line[:], name)] = ':'
-	k := lookupNear(line[:], len(name))
+	k := line.lookup(len(name))
 	if k == KnownNone && bytes.IndexByte(name, '_') >= 0 {
 		for i, c := range name {
 			if c == '_' {
 				line[i] = '-'
 			}
 		}
-		if lookupNear(line[:], len(name)) != KnownNone {
+		if line.lookup(len(name)) != KnownNone {
 			return KnownAlias
 		}
 	}
