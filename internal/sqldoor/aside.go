@@ -190,7 +190,8 @@ func (s *session) failed(err error) (goOn bool) {
 		case fault.ClientGone, fault.Draining:
 			return false // nobody is there to be told
 		case fault.BadRequest:
-			s.refuse(errorOrder)
+			st.message.Sequence = max(st.message.Sequence, 1) // also of a command whose first byte could not be read
+			s.refuse(errorOfPackets(err))
 			return false
 		case fault.RequestTimeout:
 			s.refuseFor(err)

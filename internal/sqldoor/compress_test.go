@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 )
 
@@ -193,6 +197,44 @@ func TestCompressionOfOthers(t *testing.T) {
 			t.Errorf("go-sql-driver: %d rows, %v", n, err)
 		}
 		_ = rows.Close()
+	}
+}
+
+// A client whose window is too large is told so.
+func TestWindowTooLarge(t *testing.T) {
+	g := open(t, shop(mariadb(t).Addr))
+	r := compressed(t, g, mysql.Zstd, nil, 0)
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(32<<20), zstd.WithEncoderConcurrency(1), zstd.WithSingleSegment(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	statement := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT 1 /* "+strings.Repeat("a", 9<<20)+" */")
+	for _, part := range [][]byte{statement[:1000], statement[1000:]} {
+		_, _ = w.Write(part)
+		_ = w.Flush()
+	}
+	_ = w.Close()
+	r.ReadBefore(poll.Now().Add(10 * time.Second))
+	if _, err := r.Plain().Write(append(mysql.Envelope{Length: b.Len(), Inflated: len(statement)}.AppendTo(nil), b.Bytes()...)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := io.ReadAll(r.Plain())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, _ := mysql.ParseEnvelope(all)
+	answer := all[mysql.EnvelopeLen:]
+	if h.Inflated != 0 {
+		d, _ := zstd.NewReader(nil)
+		defer d.Close()
+		if answer, err = d.DecodeAll(answer, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var e mysql.Error
+	if err := e.Decode(answer[mysql.HeaderLen:]); err != nil || e.Code != 1157 || !strings.Contains(e.Message, "a window of more than 8 MiB") {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 

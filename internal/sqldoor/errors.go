@@ -9,6 +9,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 )
 
 // All errors that the gateway itself gives to a client are here. Those of instances are passed on as they are.
@@ -49,6 +50,21 @@ var (
 	errorLost            = mysql.Error{Code: 2013, State: "HY000", Message: "Lost connection to MySQL server during query"}
 	errorLostIdle        = mysql.Error{Code: 2006, State: "HY000", Message: "MySQL server has gone away"}
 )
+
+// errorOfPackets is for packets that cannot be read.
+func errorOfPackets(err error) mysql.Error {
+	const uncompress = "Couldn't uncompress communication packet"
+	e := mysql.Error{Code: 1157, State: "08S01", Message: uncompress}
+	switch {
+	case !errors.Is(err, wire.ErrCompressed):
+		return errorOrder
+	case errors.Is(err, wire.ErrWindow):
+		e.Message = uncompress + ": it needs a window of more than 8 MiB (use a zstd level of at most 19)"
+	case errors.Is(err, wire.ErrWindows):
+		e.Message = uncompress + ": too many large ones are on their way: try again"
+	}
+	return e
+}
 
 func errorDenied(user, host string, password bool) mysql.Error {
 	using := "NO"

@@ -11,6 +11,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
@@ -213,6 +214,9 @@ func (s *session) await() next {
 		return more
 	case errors.Is(err, poll.ErrInterrupted):
 		s.farewell()
+	case errors.Is(err, wire.ErrCompressed):
+		e := errorOfPackets(err)
+		_ = s.client.WriteMessage(1, e.AppendTo)
 	}
 	return nothing // the client left, or its time is over
 }
@@ -263,6 +267,8 @@ func (s *session) fill() error {
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fault.Wrap(fault.RequestTimeout, "the client took too long to send", err)
+	case errors.Is(err, wire.ErrCompressed):
+		return fault.Wrap(fault.BadRequest, "compression", err)
 	}
 	return fault.Wrap(s.shutBy(fault.ClientGone), "the client left", err)
 }

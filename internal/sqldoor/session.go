@@ -146,6 +146,7 @@ func (s *session) end() {
 	s.unpinAll()
 	s.unlink(upstream.Outcome{})
 	_ = s.client.Close()
+	s.client.End()
 	s.door.left(s)
 }
 

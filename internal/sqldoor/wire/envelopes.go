@@ -50,7 +50,8 @@ type envelopes struct {
 type inflater interface {
 	io.Reader
 	begin(io.Reader) error
-	put() // back to its pool
+	put()  // back to its pool
+	drop() // it is of no more use
 }
 
 type zlibReader struct{ io.ReadCloser }
@@ -65,26 +66,9 @@ func (z *zlibReader) begin(r io.Reader) (err error) {
 
 func (z *zlibReader) put() { zlibReaders.Put(z) }
 
-type zstdReader struct{ *zstd.Decoder }
+func (z *zlibReader) drop() {}
 
-func (z *zstdReader) begin(r io.Reader) error { return z.Reset(r) }
-
-func (z *zstdReader) put() {
-	_ = z.Reset(nil)
-	zstdReaders.Put(z)
-}
-
-var (
-	zlibReaders = sync.Pool{New: func() any { return new(zlibReader) }}
-	zstdReaders = sync.Pool{New: func() any {
-		// Concurrency 1 starts no goroutines. No honest payload needs a larger window than it is long.
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(mysql.PayloadMax+1), zstd.WithDecoderMaxWindow(mysql.PayloadMax+1))
-		if err != nil {
-			panic("BUG: " + err.Error())
-		}
-		return &zstdReader{d}
-	}}
-)
+var zlibReaders = sync.Pool{New: func() any { return new(zlibReader) }}
 
 // Compress goes on in envelopes; asks says that our end sends the commands. It follows the OK of the sign-in.
 func (c *Conn) Compress(how mysql.Compression, asks bool) {
@@ -195,10 +179,13 @@ func (e *envelopes) open() error {
 	}
 	if e.how == mysql.Zlib {
 		e.inflater = zlibReaders.Get().(*zlibReader)
-	} else {
-		e.inflater = zstdReaders.Get().(*zstdReader)
+		err := e.inflater.begin((*payload)(e))
+		if err != nil {
+			return e.broken(err)
+		}
+		return nil
 	}
-	if err := e.inflater.begin((*payload)(e)); err != nil {
+	if err := e.beginZstd(); err != nil {
 		return e.broken(err)
 	}
 	return nil
@@ -272,9 +259,12 @@ func (e *envelopes) inflate(p []byte) (n int, err error) {
 
 // broken is what became of a payload that could not be inflated. The connection is of no more use; its state is dropped.
 func (e *envelopes) broken(err error) error {
+	if e.inflater != nil {
+		e.inflater.drop()
+	}
 	e.inflater, e.left, e.inflated = nil, 0, 0
 	if e.err == nil {
-		e.err = fmt.Errorf("%w: compressed payload: %w", mysql.ErrMalformed, err)
+		e.err = fmt.Errorf("%w: %w: %w", mysql.ErrMalformed, ErrCompressed, err)
 	}
 	return e.err
 }
