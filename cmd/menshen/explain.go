@@ -62,7 +62,7 @@ func explainHTTPCommand() *cobra.Command {
 	}
 	configFlag(c, &path)
 	outputFlag(c, &output)
-	c.Flags().StringVar(&listener, "listener", "", "name of the listener; the first one with the URL's scheme when absent")
+	c.Flags().StringVar(&listener, "listener", "", "name of the listener; the first one with the URL's port and scheme when absent")
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "request header 'Name: value'; may be repeated")
 	return c
 }
@@ -92,6 +92,9 @@ func question(method, target string, headers []string) (httpdoor.Question, error
 	q.Path, q.Query, q.HasQuery = strings.Cut(rest, "?")
 	if _, err := url.ParseRequestURI("http://" + q.Host + "/"); err != nil || q.Host == "" {
 		return q, fmt.Errorf("%q has no valid host", target)
+	}
+	if _, port, ok := strings.Cut(q.Host[strings.LastIndexByte(q.Host, ']')+1:], ":"); ok { // behind the brackets of an IPv6 address
+		q.Port = port
 	}
 	for _, h := range headers {
 		name, value, ok := strings.Cut(h, ":")

@@ -3,6 +3,7 @@ package httpdoor
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 
@@ -14,8 +15,9 @@ import (
 
 // Question is a request that Explain is asked about.
 type Question struct {
-	Listener string // "" chooses the first that serves http (or https, when Secure)
+	Listener string // "" chooses the first that has the Port and serves http (or https, when Secure)
 	Secure   bool
+	Port     string // of the URL; "" is any
 	Method   string
 	Host     string
 	Path     string // as a client would send it
@@ -78,7 +80,7 @@ type ExplainedDecision struct {
 
 // Explain tells what a gateway with these tables would do. It asks nobody and changes nothing.
 func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
-	name, err := t.listener(q)
+	name, err := t.listener(q, c)
 	if err != nil {
 		return nil, err
 	}
@@ -173,23 +175,46 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 }
 
 // listener chooses the listener that a question is about.
-func (t *Tables) listener(q Question) (string, error) {
+func (t *Tables) listener(q Question, c *config.Config) (string, error) {
 	names := slices.Sorted(maps.Keys(t.sites))
-	if q.Listener != "" {
-		if t.sites[q.Listener] == nil {
-			return "", fmt.Errorf("no http listener is named %q (there are: %s)", q.Listener, strings.Join(names, ", "))
-		}
-		return q.Listener, nil
-	}
-	for _, name := range names {
-		if (t.sites[name].tls != nil) == q.Secure {
-			return name, nil
-		}
+	there := make([]string, len(names))
+	for i, name := range names {
+		there[i] = fmt.Sprintf("%s at %s (%s)", name, c.Listeners[name].Address, t.scheme(name))
 	}
 	if len(names) == 0 {
 		return "", fmt.Errorf("the configuration has no http listener")
 	}
-	return names[0], nil
+	if q.Listener != "" {
+		if t.sites[q.Listener] == nil {
+			return "", fmt.Errorf("no http listener is named %q (there are: %s)", q.Listener, strings.Join(there, ", "))
+		}
+		return q.Listener, nil
+	}
+	other := ""
+	for _, name := range names {
+		if _, port, _ := net.SplitHostPort(c.Listeners[name].Address); q.Port != "" && port != q.Port {
+			continue
+		}
+		if (t.sites[name].tls != nil) == q.Secure {
+			return name, nil
+		}
+		other = name
+	}
+	switch {
+	case other == "":
+		return "", fmt.Errorf("no http listener has port %s (there are: %s); ask for one of these, or name one with --listener", q.Port, strings.Join(there, ", "))
+	case q.Port != "":
+		return "", fmt.Errorf("listener %s at port %s serves %s (there are: %s)", other, q.Port, t.scheme(other), strings.Join(there, ", "))
+	}
+	return names[0], nil // a load balancer may end TLS before the gateway
+}
+
+// scheme is that of a listener's URLs.
+func (t *Tables) scheme(listener string) string {
+	if t.sites[listener].tls != nil {
+		return "https"
+	}
+	return "http"
 }
 
 // String gives the explanation as lines of text.
