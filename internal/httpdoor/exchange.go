@@ -38,6 +38,7 @@ type exchange struct {
 	normal   []byte          // memory for path
 	target   []byte          // memory for the target as forwarded
 	idText   [32]byte
+	hop      forward.Hop // what the heads in both directions say of this hop; set by begin
 
 	// Cleared by begin.
 	state
@@ -101,7 +102,7 @@ func newExchange(c *conn) *exchange {
 
 // release gives the exchange back to the pool. Nothing may refer to it any more.
 func (x *exchange) release() {
-	x.in, x.out, x.conn = usual(x.in), usual(x.out), nil
+	x.in, x.out, x.conn, x.hop.Certificates = usual(x.in), usual(x.out), nil, nil
 	x.request.Reset()
 	x.response.Reset()
 	x.clear()
@@ -136,6 +137,7 @@ func (x *exchange) begin(s *site, now poll.Instant) {
 	if s.add.RequestID {
 		x.requestID = x.findRequestID()
 	}
+	x.hop = forward.Hop{Add: s.add, Peer: x.conn.Peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(s)}
 }
 
 // clear forgets all of state. Field by field, because a value with an atomic is not copied.
@@ -271,11 +273,6 @@ var isPlain = func() (is [256]bool) {
 	}
 	return is
 }()
-
-// hop is what the heads in both directions say of this hop.
-func (x *exchange) hop() forward.Hop {
-	return forward.Hop{Add: x.site.add, Peer: x.conn.Peer, Trusted: x.trusted, TLS: x.conn.secure, RequestID: x.requestID, Certificates: x.conn.tls.client(x.site)}
-}
 
 // tick reads the clock. That costs as much as matching the route, so a plain request does it once, at its end: when its head and its
 // answer came the poller has noted.

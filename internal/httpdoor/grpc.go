@@ -97,8 +97,7 @@ func (x *exchange) answerCall(f *fault.Fault, fields []byte) {
 	out = append(out, "Date: "...)
 	out = append(out, date(x.now)...)
 	out = append(out, '\r', '\n')
-	hop := x.hop()
-	out = hop.AppendOwn(out, x.total(), x.upstream)
+	out = x.hop.AppendOwn(out, x.total(), x.upstream)
 	x.out = append(out, '\r', '\n')
 	f = x.headDone(true)
 	if f == nil {

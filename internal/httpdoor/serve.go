@@ -279,7 +279,7 @@ func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began pol
 func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
 	r := &x.request
 	x.response.Reset() // an attempt may have left half a head
-	head := forward.RequestHead{Hop: x.hop(), Target: x.target, Host: r.Host, Chunked: x.body.unmeasured(), Declare: x.body.declare, Length: len(x.body.whole)}
+	head := forward.RequestHead{Hop: &x.hop, Target: x.target, Host: r.Host, Chunked: x.body.unmeasured(), Declare: x.body.declare, Length: len(x.body.whole)}
 	if w := x.route.rewrite; w != nil && w.host != "" {
 		head.Host = []byte(w.host)
 	}
@@ -354,9 +354,12 @@ func (x *exchange) upgrades() bool {
 	return len(u) > 0 && x.request.Minor > 0 && x.body.framing == bodyNone && !h1.ContainsToken(u, "h2c") && !h1.ContainsToken(u, "TLS/1.0")
 }
 
+// noHop adds nothing to a head.
+var noHop forward.Hop
+
 // relayInterim passes a 1xx response on (103 Early Hints, say).
 func (x *exchange) relayInterim() *fault.Fault {
-	x.out = forward.AppendResponse(x.out[:0], &x.response, &forward.ResponseHead{Total: -1, Upstream: -1})
+	x.out = forward.AppendResponse(x.out[:0], &x.response, &forward.ResponseHead{Hop: &noHop, Total: -1, Upstream: -1})
 	if f := x.headDone(false); f != nil {
 		return f
 	}
@@ -368,7 +371,7 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 	resp, c := &x.response, x.conn
 	c.hold(&c.relayed, up.Poll())
 	defer c.hold(&c.relayed, nil)
-	head := forward.ResponseHead{Hop: x.hop(), Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
+	head := forward.ResponseHead{Hop: &x.hop, Total: x.total(), Upstream: x.upstream, Date: date(x.now)}
 	x.answered()
 	chunked := false
 	switch {
@@ -539,8 +542,7 @@ func (x *exchange) answer(status int, fields, body []byte) {
 	case x.request.Minor == 0:
 		out = append(out, "Connection: keep-alive\r\n"...)
 	}
-	hop := x.hop()
-	out = hop.AppendOwn(out, x.total(), x.upstream)
+	out = x.hop.AppendOwn(out, x.total(), x.upstream)
 	x.out = append(out, '\r', '\n')
 	if string(x.request.Method) == "HEAD" || status == 204 || status == 304 {
 		body = nil
@@ -562,7 +564,7 @@ func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
 	defer lease.Done(upstream.Outcome{})
 	x.keep = false
 	x.status = 101
-	head := forward.ResponseHead{Hop: x.hop(), Upgrade: true, Total: x.total(), Upstream: x.upstream}
+	head := forward.ResponseHead{Hop: &x.hop, Upgrade: true, Total: x.total(), Upstream: x.upstream}
 	if e := &x.policy.ToClient; x.policing && !e.Empty() {
 		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
 	}
@@ -601,6 +603,7 @@ func (x *exchange) slim() {
 	}
 	if len(x.requestID) > 0 {
 		x.requestID = bytes.Clone(x.requestID)
+		x.hop.RequestID = x.requestID
 	}
 	poll.Put(x.in)
 	poll.Put(x.out)

@@ -12,7 +12,7 @@ import (
 // What AppendRequest and AppendResponse copy in runs of lines must read as if each field was thought about and written by itself.
 
 // options makes a Hop and a Removal of the bits of n.
-func options(n uint32) (Hop, Removal) {
+func options(n uint32) (*Hop, Removal) {
 	bit := func(i int) bool { return n>>i&1 != 0 }
 	h := usualHop()
 	h.Add.XForwarded, h.Add.Forwarded, h.Add.Via = bit(0), bit(1), bit(2)
@@ -25,9 +25,9 @@ func options(n uint32) (Hop, Removal) {
 		h.Peer = netip.MustParseAddr("2001:db8::1")
 	}
 	if !bit(9) {
-		return h, Removal{}
+		return &h, Removal{}
 	}
-	return h, Removal{Firsts: 1 << ('x' & 31), Removes: func(f h1.Field) bool { return len(f.Name) < 4 }}
+	return &h, Removal{Firsts: 1 << ('x' & 31), Removes: func(f h1.Field) bool { return len(f.Name) < 4 }}
 }
 
 func FuzzAppendRequest(f *testing.F) {

@@ -24,7 +24,7 @@ type Hop struct {
 
 // RequestHead is what changes in a request's head on the way to the endpoint.
 type RequestHead struct {
-	Hop
+	*Hop
 	Target  []byte // path and query in origin form
 	Host    []byte
 	Chunked bool // the body goes in chunks
@@ -280,7 +280,7 @@ func appendVia(dst []byte, minor uint8) []byte {
 
 // ResponseHead is what changes in a response's head on the way to the client.
 type ResponseHead struct {
-	Hop
+	*Hop
 	Chunked   bool // the body goes in chunks (not known in advance, and the client speaks HTTP/1.1)
 	Close     bool // this is the connection's last response
 	KeepAlive bool // say so: the client speaks HTTP/1.0 and asked for it

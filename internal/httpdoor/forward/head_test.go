@@ -65,7 +65,7 @@ func BenchmarkAppendRequest(b *testing.B) {
 			hop := usualHop()
 			b.ReportAllocs()
 			for b.Loop() {
-				o := RequestHead{Hop: hop, Target: r.Target, Host: r.Host}
+				o := RequestHead{Hop: &hop, Target: r.Target, Host: r.Host}
 				dst = AppendRequest(dst[:0], &r, &o)
 			}
 		})
@@ -82,7 +82,7 @@ func BenchmarkAppendResponse(b *testing.B) {
 	hop := usualHop()
 	b.ReportAllocs()
 	for b.Loop() {
-		o := ResponseHead{Hop: hop, Length: true, Total: 123456, Upstream: 98765}
+		o := ResponseHead{Hop: &hop, Length: true, Total: 123456, Upstream: 98765}
 		dst = AppendResponse(dst[:0], &r, &o)
 	}
 }
@@ -99,8 +99,8 @@ func TestHeadsAllocateNothing(t *testing.T) {
 	}
 	dst, hop := make([]byte, 0, 4096), usualHop()
 	n := testing.AllocsPerRun(100, func() {
-		dst = AppendRequest(dst[:0], &request, &RequestHead{Hop: hop, Target: request.Target, Host: request.Host})
-		dst = AppendResponse(dst[:0], &response, &ResponseHead{Hop: hop, Length: true, Total: 123456, Upstream: 98765})
+		dst = AppendRequest(dst[:0], &request, &RequestHead{Hop: &hop, Target: request.Target, Host: request.Host})
+		dst = AppendResponse(dst[:0], &response, &ResponseHead{Hop: &hop, Length: true, Total: 123456, Upstream: 98765})
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
