@@ -34,7 +34,7 @@ type Options struct {
 
 // Door serves HTTP on any number of listeners.
 type Door struct {
-	*listener.Set[*conn]
+	*listener.Hall[*conn]
 	options Options
 	stripes atomic.Uint32
 
@@ -46,7 +46,7 @@ type Door struct {
 // New makes a Door.
 func New(o Options) *Door {
 	d := &Door{options: o}
-	d.Set = listener.New(listener.Options[*conn]{Open: d.open, Watch: d.watch, Log: o.Log})
+	d.Hall = listener.New(listener.Options[*conn]{Open: d.open, Watch: d.watch, Log: o.Log})
 	return d
 }
 

@@ -28,7 +28,7 @@ func RulesOf(name string, l *config.Listener, m *observe.Metrics) Rules {
 	}
 }
 
-// Entry is what a Set keeps of a connection. What is exported is set before Begin; Peer changes once, in Introduce.
+// Entry is what a Hall keeps of a connection. What is exported is set before Begin; Peer changes once, in Introduce.
 type Entry struct {
 	Listener *Listener
 	Series   *observe.ListenerSeries
@@ -36,7 +36,7 @@ type Entry struct {
 
 	introduced *proxyproto.Header // nil: by nobody
 	announced  bool               // it begins with a header
-	counted    bool               // in Listener.alike; guarded by Set.mu
+	counted    bool               // in Listener.alike; guarded by Hall.mu
 }
 
 func (e *Entry) entry() *Entry { return e }
@@ -44,7 +44,7 @@ func (e *Entry) entry() *Entry { return e }
 // Introduce reads the PROXY protocol header with which a trusted load balancer begins a connection, if it is one: from here on
 // the client is the one that it names. nc is the connection without TLS. It says whether the connection goes on; if not, it is
 // counted as refused, and the door ends it.
-func (s *Set[C]) Introduce(c C, nc net.Conn, r *Rules) bool {
+func (h *Hall[C]) Introduce(c C, nc net.Conn, r *Rules) bool {
 	e := c.entry()
 	if !e.announced {
 		return true
@@ -52,20 +52,20 @@ func (s *Set[C]) Introduce(c C, nc net.Conn, r *Rules) bool {
 	if r.Introduction > 0 {
 		_ = nc.SetReadDeadline(time.Now().Add(r.Introduction))
 	}
-	h, err := proxyproto.Read(nc)
+	header, err := proxyproto.Read(nc)
 	if err != nil {
 		r.Series.Refused(notIntroduced)
-		s.options.Log.Debug("no PROXY protocol header", "listener", e.Listener.Name, "peer", e.Peer, "error", err)
+		h.options.Log.Debug("no PROXY protocol header", "listener", e.Listener.Name, "peer", e.Peer, "error", err)
 		return false
 	}
 	_ = nc.SetReadDeadline(time.Time{})
-	if !h.Known() { // the load balancer speaks for itself
+	if !header.Known() { // the load balancer speaks for itself
 		return true
 	}
-	e.introduced, e.Peer = &h, h.From.Addr()
-	s.mu.Lock()
-	room := s.countAlike(e, r)
-	s.mu.Unlock()
+	e.introduced, e.Peer = &header, header.From.Addr()
+	h.mu.Lock()
+	room := h.countAlike(e, r)
+	h.mu.Unlock()
 	if !room {
 		r.Series.Refused(tooManyAlike)
 		c.Refuse()

@@ -1,12 +1,12 @@
-// Package listener is what the listeners of all doors have in common. A Set accepts their connections within bounds, knows
+// Package listener is what the listeners of all doors have in common. A Hall accepts their connections within bounds, knows
 // whose they are, also behind a load balancer that introduces them, has an eye on them, and ends them when their listener goes.
 //
-// A door embeds a Set, and an Entry in what it keeps of a connection (Conn). What speaks a protocol is the door's: Begin
+// A door embeds a Hall, and an Entry in what it keeps of a connection (Conn). What speaks a protocol is the door's: Begin
 // serves a connection in a goroutine of its own, and whoever serves it last calls Leave, also when a panic passes by. A
 // listener kind that accepts in another way brings a net.Listener.
 //
 // Goroutines: one for each connection that begins; one watcher while there are connections, if the door watches. Drain
-// waits for both. Locks: Set.mu guards the books, and is held while the door ranges over All. No method of a Conn is called under it.
+// waits for both. Locks: Hall.mu guards the books, and is held while the door ranges over All. No method of a Conn is called under it.
 //
 // The package refuses to look at what connections say, but for the PROXY protocol header.
 package listener
@@ -40,7 +40,7 @@ type Conn interface {
 	entry() *Entry
 }
 
-// Options are what a Set is made from. Watch may be nil.
+// Options are what a Hall is made from. Watch may be nil.
 type Options[C Conn] struct {
 	// Open makes what the door keeps of a connection to the named listener, and gives that one's rules. Without rules the
 	// listener has left the config a moment ago: then the connection is untouched.
@@ -53,8 +53,8 @@ type Options[C Conn] struct {
 // WatchInterval is how often Options.Watch is called.
 const WatchInterval = time.Second
 
-// Set is the listeners of one door with their connections. It is safe for any number of goroutines.
-type Set[C Conn] struct {
+// Hall is the listeners of one door with their connections. It is safe for any number of goroutines.
+type Hall[C Conn] struct {
 	options Options[C]
 
 	mu      sync.Mutex
@@ -68,7 +68,7 @@ type Set[C Conn] struct {
 type Listener struct {
 	Name    string
 	retired atomic.Bool        // it left; one that comes back under the name gets a Listener of its own
-	alike   map[netip.Addr]int // guarded by Set.mu
+	alike   map[netip.Addr]int // guarded by Hall.mu
 }
 
 // Retired says that the listener has left, so its connections are to end.
@@ -77,22 +77,22 @@ func (l *Listener) Retired() bool { return l.retired.Load() }
 // watcher is the goroutine that calls Options.Watch.
 type watcher struct{ stop, done chan struct{} }
 
-// New makes a Set.
-func New[C Conn](o Options[C]) *Set[C] {
-	return &Set[C]{options: o, open: map[*Listener]map[C]struct{}{}}
+// New makes a Hall.
+func New[C Conn](o Options[C]) *Hall[C] {
+	return &Hall[C]{options: o, open: map[*Listener]map[C]struct{}{}}
 }
 
 // Serve accepts connections for the named listener until ln is closed or ctx ends. Connections go on after it returns.
-func (s *Set[C]) Serve(ctx context.Context, ln net.Listener, name string) error {
+func (h *Hall[C]) Serve(ctx context.Context, ln net.Listener, name string) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	l := s.listener(name)
+	l := h.listener(name)
 	delay := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
 		if err == nil {
 			delay = 0
-			s.accept(nc, l)
+			h.accept(nc, l)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -100,7 +100,7 @@ func (s *Set[C]) Serve(ctx context.Context, ln net.Listener, name string) error 
 		}
 		// Out of descriptors, or a connection that was gone before it was accepted. Wait, or this loop takes the CPU.
 		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-		s.options.Log.Warn("cannot accept a connection", "listener", name, "error", err, "retry_in", delay)
+		h.options.Log.Warn("cannot accept a connection", "listener", name, "error", err, "retry_in", delay)
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -110,30 +110,30 @@ func (s *Set[C]) Serve(ctx context.Context, ln net.Listener, name string) error 
 }
 
 // listener finds or makes what the connections of a listener share.
-func (s *Set[C]) listener(name string) *Listener {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l := range s.open {
+func (h *Hall[C]) listener(name string) *Listener {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for l := range h.open {
 		if l.Name == name && !l.Retired() {
 			return l
 		}
 	}
 	l := &Listener{Name: name, alike: map[netip.Addr]int{}}
-	s.open[l] = map[C]struct{}{}
+	h.open[l] = map[C]struct{}{}
 	return l
 }
 
 // accept begins a connection, or refuses it when there are too many.
-func (s *Set[C]) accept(nc net.Conn, l *Listener) {
+func (h *Hall[C]) accept(nc net.Conn, l *Listener) {
 	peer := addressOf(nc.RemoteAddr()).Addr()
-	c, r := s.options.Open(nc, l.Name)
+	c, r := h.options.Open(nc, l.Name)
 	if r == nil {
 		nc.Close()
 		return
 	}
 	e := c.entry()
 	e.Listener, e.Series, e.Peer, e.announced = l, r.Series, peer, r.Proxies.Has(peer)
-	if refused := s.enter(c, r); refused != "" {
+	if refused := h.enter(c, r); refused != "" {
 		r.Series.Refused(refused)
 		c.Refuse()
 		return
@@ -153,31 +153,31 @@ const (
 )
 
 // enter takes a connection into the books, unless there are too many.
-func (s *Set[C]) enter(c C, r *Rules) (refused string) {
+func (h *Hall[C]) enter(c C, r *Rules) (refused string) {
 	e := c.entry()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r.Connections > 0 && s.all(e.Listener.Name) >= r.Connections {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.Connections > 0 && h.all(e.Listener.Name) >= r.Connections {
 		return tooMany
 	}
-	if !e.announced && !s.countAlike(e, r) { // else it is counted when it has said whose it is
+	if !e.announced && !h.countAlike(e, r) { // else it is counted when it has said whose it is
 		return tooManyAlike
 	}
-	conns := s.open[e.Listener]
+	conns := h.open[e.Listener]
 	if conns == nil { // it was retired, and had none left
 		conns = map[C]struct{}{}
-		s.open[e.Listener] = conns
+		h.open[e.Listener] = conns
 	}
 	conns[c] = struct{}{}
-	if s.count++; s.count == 1 && s.options.Watch != nil {
-		s.watch()
+	if h.count++; h.count == 1 && h.options.Watch != nil {
+		h.watch()
 	}
 	return ""
 }
 
-// all counts the connections to listeners of a name. s.mu is held.
-func (s *Set[C]) all(name string) (n int) {
-	for l, conns := range s.open {
+// all counts the connections to listeners of a name. h.mu is held.
+func (h *Hall[C]) all(name string) (n int) {
+	for l, conns := range h.open {
 		if l.Name == name {
 			n += len(conns)
 		}
@@ -185,10 +185,10 @@ func (s *Set[C]) all(name string) (n int) {
 	return n
 }
 
-// countAlike counts a connection with those of its client's address to listeners of the name; false when there are too many. s.mu is held.
-func (s *Set[C]) countAlike(e *Entry, r *Rules) bool {
+// countAlike counts a connection with those of its client's address to listeners of the name; false when there are too many. h.mu is held.
+func (h *Hall[C]) countAlike(e *Entry, r *Rules) bool {
 	n := 0
-	for l := range s.open {
+	for l := range h.open {
 		if l.Name == e.Listener.Name {
 			n += l.alike[e.Peer]
 		}
@@ -202,38 +202,38 @@ func (s *Set[C]) countAlike(e *Entry, r *Rules) bool {
 }
 
 // Leave takes a connection that has ended out of the books.
-func (s *Set[C]) Leave(c C) {
+func (h *Hall[C]) Leave(c C) {
 	e := c.entry()
 	e.Series.Closed()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	l := e.Listener
 	if e.counted {
 		if l.alike[e.Peer]--; l.alike[e.Peer] <= 0 {
 			delete(l.alike, e.Peer)
 		}
 	}
-	if delete(s.open[l], c); l.Retired() && len(s.open[l]) == 0 {
-		delete(s.open, l)
+	if delete(h.open[l], c); l.Retired() && len(h.open[l]) == 0 {
+		delete(h.open, l)
 	}
-	if s.count--; s.count == 0 && s.options.Watch != nil {
-		close(s.watcher.stop)
+	if h.count--; h.count == 0 && h.options.Watch != nil {
+		close(h.watcher.stop)
 	}
 }
 
 // Count is the number of connections.
-func (s *Set[C]) Count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
+func (h *Hall[C]) Count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.count
 }
 
-// All gives the connections, under the lock of the set.
-func (s *Set[C]) All() iter.Seq[C] {
+// All gives the connections, under the lock of the hall.
+func (h *Hall[C]) All() iter.Seq[C] {
 	return func(yield func(C) bool) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, conns := range s.open {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, conns := range h.open {
 			for c := range conns {
 				if !yield(c) {
 					return
@@ -243,10 +243,10 @@ func (s *Set[C]) All() iter.Seq[C] {
 	}
 }
 
-// watch starts the watcher. s.mu is held.
-func (s *Set[C]) watch() {
+// watch starts the watcher. h.mu is held.
+func (h *Hall[C]) watch() {
 	w := watcher{make(chan struct{}), make(chan struct{})}
-	s.watcher = w
+	h.watcher = w
 	go func() { // ends when the last connection has left; Drain waits for it
 		defer close(w.done)
 		tick := time.NewTicker(WatchInterval)
@@ -256,7 +256,7 @@ func (s *Set[C]) watch() {
 			case <-w.stop:
 				return
 			case <-tick.C:
-				s.options.Watch()
+				h.options.Watch()
 			}
 		}
 	}()
@@ -264,14 +264,14 @@ func (s *Set[C]) watch() {
 
 // Drain ends the connections of a listener whose socket is closed: they are told, and those that are left when ctx ends are
 // cut, of which the error tells. An empty name means all listeners.
-func (s *Set[C]) Drain(ctx context.Context, name string) error { return s.Retire(name)(ctx) }
+func (h *Hall[C]) Drain(ctx context.Context, name string) error { return h.Retire(name)(ctx) }
 
 // Retire is the first half of Drain: it tells the connections, and wait does the rest. A listener that begins to serve
 // under the same name in between has nothing to do with it.
-func (s *Set[C]) Retire(name string) (wait func(context.Context) error) {
+func (h *Hall[C]) Retire(name string) (wait func(context.Context) error) {
 	var left []C
-	s.mu.Lock()
-	for l, conns := range s.open {
+	h.mu.Lock()
+	for l, conns := range h.open {
 		if name != "" && (l.Name != name || l.Retired()) {
 			continue
 		}
@@ -280,23 +280,23 @@ func (s *Set[C]) Retire(name string) (wait func(context.Context) error) {
 			left = append(left, c)
 		}
 		if len(conns) == 0 {
-			delete(s.open, l)
+			delete(h.open, l)
 		}
 	}
-	s.mu.Unlock()
+	h.mu.Unlock()
 	for _, c := range left {
 		c.Retire()
 	}
-	return func(ctx context.Context) error { return s.await(ctx, left) }
+	return func(ctx context.Context) error { return h.await(ctx, left) }
 }
 
 // await waits until the connections have left, and cuts them when ctx has ended.
-func (s *Set[C]) await(ctx context.Context, left []C) (cut error) {
+func (h *Hall[C]) await(ctx context.Context, left []C) (cut error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		var watched chan struct{}
-		if left, watched = s.stillOpen(left); len(left) == 0 {
+		if left, watched = h.stillOpen(left); len(left) == 0 {
 			if watched != nil {
 				<-watched
 			}
@@ -313,14 +313,14 @@ func (s *Set[C]) await(ctx context.Context, left []C) (cut error) {
 }
 
 // stillOpen gives those of the connections that have not left, and what tells the end of the watcher when there are no connections at all.
-func (s *Set[C]) stillOpen(conns []C) (left []C, watched chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.count == 0 {
-		watched = s.watcher.done
+func (h *Hall[C]) stillOpen(conns []C) (left []C, watched chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.count == 0 {
+		watched = h.watcher.done
 	}
 	return slices.DeleteFunc(conns, func(c C) bool {
-		_, open := s.open[c.entry().Listener][c]
+		_, open := h.open[c.entry().Listener][c]
 		return !open
 	}), watched
 }

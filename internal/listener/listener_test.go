@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // house is a door that says who came, and then nothing until its guest leaves. One that sends "bug" meets one.
 type house struct {
-	*Set[*guest]
+	*Hall[*guest]
 	rules atomic.Pointer[Rules]
 	log   lockedBuffer
 }
@@ -64,7 +64,7 @@ func open(t *testing.T, r Rules, watch func()) *house {
 	h := &house{}
 	r.Series = new(observe.ListenerSeries)
 	h.rules.Store(&r)
-	h.Set = New(Options[*guest]{
+	h.Hall = New(Options[*guest]{
 		Log: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Open: func(nc net.Conn, listener string) (*guest, *Rules) {
 			if listener == "gone" {
@@ -342,7 +342,7 @@ func TestWatch(t *testing.T) {
 		var calls, running atomic.Int32
 		h := &house{}
 		h.rules.Store(&Rules{})
-		h.Set = New(Options[*guest]{
+		h.Hall = New(Options[*guest]{
 			Log:  slog.New(slog.DiscardHandler),
 			Open: func(nc net.Conn, _ string) (*guest, *Rules) { return &guest{house: h, nc: nc}, h.rules.Load() },
 			Watch: func() {

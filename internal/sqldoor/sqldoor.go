@@ -52,7 +52,7 @@ type Options struct {
 
 // Door serves the mysql listeners. It is safe for use by many goroutines.
 type Door struct {
-	*listener.Set[*session]
+	*listener.Hall[*session]
 	o    Options
 	key  rsaKey
 	full bool // tests: caching_sha2_password always asks for the password itself
@@ -74,7 +74,7 @@ func New(o Options) *Door {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Door{o: o, began: poll.Now()}
-	d.Set = listener.New(listener.Options[*session]{Open: d.open, Watch: d.watch, Log: o.Log})
+	d.Hall = listener.New(listener.Options[*session]{Open: d.open, Watch: d.watch, Log: o.Log})
 	o.Metrics.SQL(d.status)
 	return d
 }

@@ -73,7 +73,7 @@ type Options struct {
 
 // Door relays the connections of any number of listeners.
 type Door struct {
-	*listener.Set[*conn]
+	*listener.Hall[*conn]
 	options Options
 }
 
@@ -90,7 +90,7 @@ type conn struct {
 // New makes a Door.
 func New(o Options) *Door {
 	d := &Door{options: o}
-	d.Set = listener.New(listener.Options[*conn]{Open: d.open, Log: o.Log})
+	d.Hall = listener.New(listener.Options[*conn]{Open: d.open, Log: o.Log})
 	return d
 }
 
