@@ -46,6 +46,7 @@ func TestDigests(t *testing.T) {
 	ask(c, "UPDATE users SET name='y' WHERE id IN (1,2,3)")
 	ask(c, "SELECT nonsense FROM users")
 	ask(c, "SELECT name FROM users WHERE id > ?", 0) // prepared
+	wantAnswer(t, c, "SELECT missing FROM users WHERE id > ?", "error 1054", 0) // it gets no further than that
 	ask(c, "SELECT 1; SELECT 2")
 	ask(c, "USE stock")
 	ask(c, "SELECT id FROM items")
@@ -65,6 +66,7 @@ func TestDigests(t *testing.T) {
 	f("shop", "update users set name = ? where id in (?)", 2, 0, 0, 5)
 	f("shop", "select nonsense from users", 1, 1, 0, 0)
 	f("shop", "select name from users where id > ?", 1, 0, 3, 0)
+	f("shop", "select missing from users where id > ?", 1, 1, 0, 0)
 	f("stock", "select id from items", 1, 0, 1, 0)
 	f("shop", "select id from items", 0, 0, 0, 0)
 

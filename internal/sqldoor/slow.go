@@ -47,11 +47,12 @@ func (s *session) account(text []byte) {
 	}
 }
 
-// count counts the statement that is over. A COM_STMT_PREPARE is none: its executions are.
+// count counts the statement that is over. A COM_STMT_PREPARE is none, its executions are; but one that failed has none, and would be seen nowhere.
 func (s *session) count(total time.Duration) {
 	st := &s.st
-	if st.digest != nil && st.command != mysql.ComStmtPrepare {
-		x := observe.Execution{Begun: st.begun.Time(), Total: total, BytesIn: st.in, BytesOut: st.out, Failed: st.code != 0 || st.fault != ""}
+	failed := st.code != 0 || st.fault != ""
+	if st.digest != nil && (failed || st.command != mysql.ComStmtPrepare) {
+		x := observe.Execution{Begun: st.begun.Time(), Total: total, BytesIn: st.in, BytesOut: st.out, Failed: failed}
 		if st.answered { // else the response is that of an earlier statement
 			x.Rows, x.Affected = s.response.Rows, s.response.Affected
 		}
