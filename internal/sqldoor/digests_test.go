@@ -45,7 +45,7 @@ func TestDigests(t *testing.T) {
 	ask(c, "UPDATE users SET name = 'x' WHERE id IN (1,2)")
 	ask(c, "UPDATE users SET name='y' WHERE id IN (1,2,3)")
 	ask(c, "SELECT nonsense FROM users")
-	ask(c, "SELECT name FROM users WHERE id > ?", 0) // prepared
+	ask(c, "SELECT name FROM users WHERE id > ?", 0)                            // prepared
 	wantAnswer(t, c, "SELECT missing FROM users WHERE id > ?", "error 1054", 0) // it gets no further than that
 	ask(c, "SELECT 1; SELECT 2")
 	ask(c, "USE stock")
