@@ -153,7 +153,7 @@ type Field struct {
 	Name, Value []byte
 	Known       Known
 
-	at int32 // where the line lies in the head, when it reads as AppendTo writes it; else negative, or 0 in a Field not from a Head
+	at int32 // where the line lies in the head, when it reads as AppendTo writes it; else 0, where no field's line can be
 }
 
 // AppendTo appends the field as a line. Fields that Parse or Trailers gave out are valid, so nothing is checked again.
@@ -171,35 +171,42 @@ const fieldsUsual = 16
 // holds them back until Append meets another or Flush is called; the head's views must live until then.
 type Run struct {
 	head     []byte
-	from, to int32 // what is held back
+	from, to int // what is held back; nothing when both are -1, where no line begins
 }
 
-// Append appends f, a field of the head, or holds it back.
-func (r *Run) Append(dst []byte, f *Field) []byte {
-	if f.at != r.to || r.to == 0 {
-		return r.begin(dst, f)
+// Extend holds f back, a field of the head, when it stands right behind what is held back. Else it does nothing: Append does. It
+// is apart because it is inlined, which saves a fifth of AppendResponse.
+func (r *Run) Extend(f *Field) bool {
+	if int(f.at) != r.to {
+		return false
 	}
-	r.to += int32(len(f.Name) + len(f.Value) + lineExtra)
-	return dst
+	r.to += len(f.Name) + len(f.Value) + lineExtra
+	return true
 }
 
 // lineExtra is what a line has beside name and value: ": " and CRLF.
 const lineExtra = 4
 
-// begin appends what is held back, and begins with f anew.
-func (r *Run) begin(dst []byte, f *Field) []byte {
+// Append appends what is held back and then f, a field of the head, or holds it back.
+func (r *Run) Append(dst []byte, f *Field) []byte {
+	if r.Extend(f) {
+		return dst
+	}
 	dst = r.Flush(dst)
-	if f.at <= 0 {
+	if f.at == 0 {
 		return f.AppendTo(dst)
 	}
-	r.from, r.to = f.at, f.at+int32(len(f.Name)+len(f.Value)+lineExtra)
+	r.from, r.to = int(f.at), int(f.at)
+	r.Extend(f)
 	return dst
 }
 
 // Flush appends what is held back.
 func (r *Run) Flush(dst []byte) []byte {
-	dst = append(dst, r.head[r.from:r.to]...)
-	r.from, r.to = 0, 0
+	if r.from < r.to {
+		dst = append(dst, r.head[r.from:r.to]...)
+	}
+	r.from, r.to = -1, -1
 	return dst
 }
 
@@ -384,7 +391,7 @@ func parseLine(b []byte, i int, f *Field) (next int, err *Error) {
 		end--
 	}
 	f.Name, f.Value = b[i:colon:colon], b[start:end:end]
-	f.Known, f.at = lookupKnown(f.Name), -1
+	f.Known, f.at = lookupKnown(f.Name), 0
 	return next, nil
 }
 
@@ -542,7 +549,7 @@ func (h *Head) HopByHop(f Field) bool {
 }
 
 // Run gives a Run over the fields.
-func (h *Head) Run() Run { return Run{head: h.viewBytes} }
+func (h *Head) Run() Run { return Run{h.viewBytes, -1, -1} }
 
 // Has says whether there is a field k.
 func (h *Head) Has(k Known) bool { return h.has>>k&1 != 0 }

@@ -230,7 +230,7 @@ func FuzzLine(f *testing.F) {
 		if next != want || err != nil || !bytes.Equal(fast.Name, plain.Name) || !bytes.Equal(fast.Value, plain.Value) || fast.Known != plain.Known {
 			t.Fatalf("%q from %d: %d %q %q %v, plain: %d %q %q %v %v", in, i, next, fast.Name, fast.Value, fast.Known, want, plain.Name, plain.Value, plain.Known, err)
 		}
-		if verbatim := bytes.Equal(in[i:next], fast.AppendTo(nil)); verbatim != (fast.at >= 0) || verbatim && int(fast.at) != i {
+		if verbatim := bytes.Equal(in[i:next], fast.AppendTo(nil)); verbatim && int(fast.at) != i || !verbatim && fast.at != 0 || plain.at != 0 {
 			t.Fatalf("%q from %d: at %d", in, i, fast.at)
 		}
 	})

@@ -31,13 +31,13 @@ var (
 // stands in the head as it is to be, the Run holds it back.
 func (r *Response) StatusRun(dst []byte) ([]byte, Run) {
 	if r.Minor == 1 && r.lineLength > 0 {
-		return dst, Run{head: r.viewBytes, to: int32(r.lineLength)}
+		return dst, Run{r.viewBytes, 0, r.lineLength}
 	}
 	dst = append(dst, "HTTP/1.1 "...)
 	dst = strconv.AppendInt(dst, int64(r.Status), 10)
 	dst = append(dst, ' ')
 	dst = append(dst, r.Reason...)
-	return append(dst, '\r', '\n'), Run{head: r.viewBytes}
+	return append(dst, '\r', '\n'), r.Run()
 }
 
 // Reset forgets everything, also an incomplete head. Parse does it itself for the next message; Reset is for giving up

@@ -51,7 +51,7 @@ func (f *Field) parseUsual(b []byte, i int) (next int) {
 	}
 	f.Name, f.Value, f.Known, f.at = b[i:colon:colon], b[start:end:end], k, int32(i)
 	if start == colon+1 {
-		f.at = -1
+		f.at = 0
 	}
 	return end + 2
 }

@@ -77,7 +77,9 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if special>>f.Known&1 == 0 {
-			dst = run.Append(dst, f)
+			if !run.Extend(f) {
+				dst = run.Append(dst, f)
+			}
 			continue
 		}
 		switch f.Known {
@@ -304,7 +306,9 @@ func AppendResponse(dst []byte, r *h1.Response, o *ResponseHead) []byte {
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if special>>f.Known&1 == 0 {
-			dst = run.Append(dst, f)
+			if !run.Extend(f) {
+				dst = run.Append(dst, f)
+			}
 			continue
 		}
 		switch f.Known {
@@ -389,10 +393,10 @@ func (h *Hop) AppendOwn(dst []byte, total, upstream time.Duration) []byte {
 	return dst
 }
 
-// appendMilliseconds appends milliseconds with three decimals.
+// appendMilliseconds appends d, which is not negative, as milliseconds with three decimals.
 func appendMilliseconds(dst []byte, d time.Duration) []byte {
-	us := d.Microseconds()
-	dst = strconv.AppendInt(dst, us/1000, 10)
+	us := uint64(d) / uint64(time.Microsecond)
+	dst = strconv.AppendUint(dst, us/1000, 10)
 	rest := us % 1000
 	return append(dst, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
 }
