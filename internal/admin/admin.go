@@ -2,7 +2,7 @@
 // HTTP. It is a plain http.Handler on net/http, because it is not the data path; app gives it a listener of its own.
 //
 // New makes the handler from a Gateway, which is what it needs from app. Every answer is JSON (problems are RFC 9457
-// documents), but for the metrics, the index at / and a configuration asked for as YAML.
+// documents), but for the metrics, profiles, the index at / and a configuration asked for as YAML.
 //
 // It holds no state and starts no goroutine. It authenticates nobody: who reaches its address may do everything it
 // offers, so the address belongs on loopback or a management network. It does refuse requests that a web page of
@@ -106,6 +106,7 @@ func New(o Options) http.Handler {
 		{path: "/api/v1/databases/{name}/digests", help: "what became of a database's statements (?limit=100)", get: a.digests},
 		{path: "/api/v1/digests/reset", help: "POST forgets what became of all statements", post: a.resetDigests},
 		{path: "/api/v1/sessions", help: "sessions of SQL clients (?limit=1000)", get: a.sessions},
+		{path: "/api/v1/profile", help: "for go tool pprof (?kind=cpu, heap, goroutine; ?seconds=10)", get: a.profile},
 	}
 	if o.Metrics != nil {
 		a.endpoints = append(a.endpoints, endpoint{path: "/metrics", help: "for Prometheus", get: o.Metrics.ServeHTTP})
