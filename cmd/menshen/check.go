@@ -22,7 +22,7 @@ func checkCommand() *cobra.Command {
 		Short: "Validate a configuration; print all its problems, or what it holds",
 		Long: `Read and compile a configuration as run would, without opening a listener. Each problem is one line,
 file:line:column: path: what is wrong (what would be accepted). The exit code is 1 when there is one.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err

@@ -97,6 +97,14 @@ func two(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// none refuses arguments: what is meant is most likely the configuration.
+func none(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, but a flag: %s -c %s", c.CommandPath(), c.CommandPath(), args[0])
+	}
+	return nil
+}
+
 // configFlag adds -c, which the command needs.
 func configFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVarP(path, "config", "c", "", "configuration: a YAML file, or a folder whose *.yaml are merged")

@@ -27,7 +27,7 @@ The configuration is read again when its files change and on SIGHUP. One with an
 old one stays in service. SIGHUP also reopens the access log's file.
 
 When all listeners are open, one line with their addresses goes to standard output.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error { return run(path, c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	configFlag(c, &path)

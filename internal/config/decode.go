@@ -223,6 +223,10 @@ func (d *decoder) text(n *Node, v reflect.Value, f *field) {
 			d.problem(n, "is no text for YAML (accepted: text; to mean the text, write it in quotes)")
 			return
 		}
+		if f != nil && f.form != nil && f.form == forms["listen"] && n.class == classInteger {
+			d.problem(n, "is %s (accepted: %s; to mean that port, write %q)", n.what(), f.form.want, ":"+n.text)
+			return
+		}
 		d.problem(n, "is %s (accepted: %s; to mean the text, write %q)", n.what(), want(v.Type(), f), n.text)
 		return
 	}

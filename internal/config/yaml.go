@@ -75,6 +75,9 @@ func refuseTokens(doc *document, tokens token.Tokens) (problems Problems) {
 		why, refused := refusedTokens[t.Type]
 		if t.Type == token.InvalidType {
 			why, refused = "is not valid YAML: "+t.Error, true
+			if strings.Contains(t.Error, "'\t'") {
+				why = "is not valid YAML: a tab (accepted: spaces, which alone may indent)"
+			}
 		}
 		if refused {
 			problems = append(problems, Problem{File: doc.name, Line: t.Position.Line, Column: t.Position.Column, Message: why})
