@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
@@ -57,12 +58,19 @@ var errDeposed = errors.New("the instance is read-only")
 // taken looks at the beginning of a primary's answer to a statement that is kept, before any of it goes to the client. over says that this was all of the answer, and is passed on.
 func (s *session) taken() (over bool, err error) {
 	l, st := s.link, &s.st
+	if err := l.Need(mysql.HeaderLen + 1); err != nil {
+		return false, s.lost(err)
+	}
+	if !mysql.IsError(l.Buffered()[mysql.HeaderLen:]) { // nothing more may come: a request for a file whose name is empty
+		s.drop()
+		return false, nil
+	}
 	if err := l.Need(mysql.HeaderLen + 3); err != nil {
 		return false, s.lost(err)
 	}
 	b := l.Buffered()
 	h, _ := mysql.ParseHeader(b)
-	if !mysql.IsError(b[mysql.HeaderLen:]) || uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8 != codeOption || mysql.HeaderLen+h.Length > poll.SmallBuffer {
+	if uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8 != codeOption || mysql.HeaderLen+h.Length > poll.SmallBuffer {
 		s.drop()
 		return false, nil
 	}
@@ -93,7 +101,11 @@ func (s *session) taken() (over bool, err error) {
 		return false, s.lost(err)
 	}
 	st.answered, st.out = true, st.out+int64(len(refusal))
-	return true, s.client.Write(refusal)
+	if err := s.client.Write(refusal); err != nil {
+		s.breakLink(false)
+		return true, fault.Wrap(s.shutBy(fault.ClientGone), "the client left", err)
+	}
+	return true, nil
 }
 
 // codeOption is ER_OPTION_PREVENTS_STATEMENT: some option of the server's, not always read_only, forbids the statement.

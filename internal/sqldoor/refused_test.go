@@ -48,6 +48,22 @@ func TestRefusedWrites(t *testing.T) {
 	if got := ask(f.session(t), "LOAD DATA INFILE '/etc/hostname' INTO TABLE t"); got != "error 1290" {
 		t.Errorf("another option that prevents a statement: %q", got)
 	}
+	// A file whose name is shorter than the beginning of an error.
+	r := connect(t, f.gate, wire.LocalFiles, "shop")
+	for _, name := range []string{"", "a"} {
+		r.send(wire.ComQuery, "LOAD DATA LOCAL INFILE '"+name+"' INTO TABLE t (name)")
+		answer, _ := r.follow(wire.ComQuery, false)
+		if !answer.WantsFile() {
+			t.Fatalf("file %q: error %d", name, answer.Code)
+		}
+		end, _ := wire.AppendPacket(nil, answer.Sequence, nil)
+		if err := r.Write(end); err != nil {
+			t.Fatal(err)
+		}
+		if payload, _, err := r.ReadMessage(answer.Sequence+1, 1000); err != nil || !wire.IsOK(payload) {
+			t.Fatalf("file %q: %q, %v", name, payload, err)
+		}
+	}
 	type asked struct {
 		before, statement string
 		args              []any
