@@ -24,6 +24,7 @@ var (
 	flagVisit       = flag.Duration("visit", 2*time.Second, "length of one visit")
 	flagConnections = flag.String("connections", "64,512", "connections of the http-proxy scenario")
 	flagBodies      = flag.String("bodies", "100,10k,1m", "bodies of the http-proxy scenario")
+	flagProfile     = flag.String("profile", "", "file for the profile of the Profile scenario")
 	flagMenshen     = flag.String("menshen", "", "binaries to measure, as PATH or LABEL=PATH with commas between; built from this tree when empty")
 )
 

@@ -52,7 +52,7 @@ func relay(b *testing.B, scenario, server string, pid, subjectCore, loadCore int
 	b.Helper()
 	subjects := []subject{haproxyTCP(b, subjectCore, server)}
 	for _, g := range gateways(b) {
-		subjects = append(subjects, menshenSQL(b, subjectCore, g, server))
+		subjects = append(subjects, menshenSQL(b, subjectCore, g, server, ""))
 	}
 	subjects = append(subjects, subject{name: "direct", address: server})
 	var text strings.Builder
@@ -86,7 +86,8 @@ listen sql
 	return subject{name: "haproxy tcp", address: address, pid: p.PID}
 }
 
-func menshenSQL(b *testing.B, core int, g build, server string) subject {
+// menshenSQL is a gateway to one server; sections are further lines of its file.
+func menshenSQL(b *testing.B, core int, g build, server, sections string) subject {
 	b.Helper()
 	address := testenv.FreeAddress(b)
 	p := startGateway(b, core, g, address, fmt.Sprintf(`
@@ -99,7 +100,8 @@ databases:
 consumers: {bench: {mysql: {password: bench}}}
 access_log: none
 log: {level: warn}
-`, address, server))
+%s
+`, address, server, sections))
 	return subject{name: g.label, address: address, pid: p.PID}
 }
 

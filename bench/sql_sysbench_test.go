@@ -53,7 +53,7 @@ func BenchmarkSQLSysbench(b *testing.B) {
 	}
 	subjects := []subject{haproxyTCP(b, subjectCore, db.Addr)}
 	for _, g := range gateways(b) {
-		subjects = append(subjects, menshenSQL(b, subjectCore, g, db.Addr))
+		subjects = append(subjects, menshenSQL(b, subjectCore, g, db.Addr, ""))
 	}
 	subjects = append(subjects, direct)
 	var text strings.Builder
