@@ -175,7 +175,7 @@ type Run struct {
 }
 
 // Extend holds f back, a field of the head, when it stands right behind what is held back. Else it does nothing: Append does. It
-// is apart because it is inlined, which saves a fifth of AppendResponse.
+// is apart because it is inlined, which saves a sixth of the time of a head with 14 fields.
 func (r *Run) Extend(f *Field) bool {
 	if int(f.at) != r.to {
 		return false

@@ -6,8 +6,8 @@ import (
 )
 
 // parseUsual is parseLine for what almost every line is: a name, a colon, at most one space, and a value without spaces
-// around it or tabs. It gives 0 for all else, be it odd or wrong or incomplete: parseLine knows. Each byte is looked at
-// once, and there is no loop over single bytes; that saves half of the time.
+// around it or tabs. It gives 0 for all else, be it odd or wrong or incomplete: parseLine knows. There is no loop over single
+// bytes, which saves a third of the time of a head.
 func (f *Field) parseUsual(b []byte, i int) (next int) {
 	if i < 0 || i > len(b)-8*knownWords {
 		return 0
