@@ -358,24 +358,28 @@ func (s *session) elsewhen(in *instance) bool {
 func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) bool {
 	vars := s.vars.ReadOnly()
 	want := backend.Want{Key: s.key(), Schema: d.schema, Vars: vars, Session: s.id, Prefer: s.traces.last.conn, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
+	ours, outcome := true, upstream.Outcome{Ignored: true}
+	defer func() {
+		if ours { // also when a panic passes by: the lease must not outlive it
+			lease.Done(outcome)
+		}
+	}()
 	var conn *backend.Conn
 	for {
 		var err error
 		if conn, err = in.pool.Take(s.dead, d.limits, want); err != nil {
-			lease.Done(upstream.Outcome{Ignored: true})
 			return false
 		}
 		if conn == nil {
 			if conn, err = s.openTo(in, want); err != nil {
 				if s.ended() {
-					lease.Done(upstream.Outcome{Ignored: true})
 					return false
 				}
 				s.logFault("connect to a replica", err)
 				s.refuses(d, in, err)
 				var answered *mysql.Error
 				failed := !errors.As(err, &answered) && fault.Of(err).Kind != fault.UpstreamBroken // that is one without a form of answers that the client speaks
-				if lease.Done(upstream.Outcome{Failed: failed, Ignored: !failed}); failed {
+				if outcome = (upstream.Outcome{Failed: failed, Ignored: !failed}); failed {
 					d.failedToConnect(in, err)
 				}
 				return false
@@ -386,6 +390,7 @@ func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) b
 		}
 		in.pool.Drop(conn) // servers close idle connections: that is no failure
 	}
+	ours = false
 	return s.adoptReplica(d, in, lease, conn)
 }
 

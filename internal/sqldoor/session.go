@@ -383,14 +383,16 @@ func (s *session) take(d *database, schema string) error {
 // again says that the instance cannot be reached, or has lost its role meanwhile: with the error, nothing was sent, so another instance may be tried.
 func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role upstream.Class, schema string) (again bool, err error) {
 	want := backend.Want{Key: s.key(), Schema: schema, Session: s.id, Prefer: s.near, Waited: &s.st.queue, Consumer: s.consumer.Name, Max: s.connectionsMax()}
-	unused := func(err error) (bool, error) {
-		lease.Done(upstream.Outcome{Ignored: true})
-		return false, err
-	}
+	ours, outcome := true, upstream.Outcome{Ignored: true}
+	defer func() {
+		if ours { // also when a panic passes by: the lease must not outlive it
+			lease.Done(outcome)
+		}
+	}()
 	if asks(s.st.Effects) {
 		only, quiet, ok := s.traces.where(s.st.Effects)
 		if !ok {
-			return unused(s.forgotten(d))
+			return false, s.forgotten(d)
 		}
 		want.Quiet = quiet
 		if only != nil {
@@ -402,7 +404,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		// The first connection, or another instance than before: settings are what is usual there, and what the session changed.
 		if want.New = usual == nil; !want.New {
 			if err := s.rebase(in.pool, usual); err != nil {
-				return unused(err)
+				return false, err
 			}
 		}
 	}
@@ -416,16 +418,16 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 			if want.Only {
 				err = s.forgotten(d)
 			}
-			return unused(err)
+			return false, err
 		}
 		if conn == nil {
 			if conn, err = s.openTo(in, want); err != nil {
 				if s.ended() { // whatever it is, the instance is not to blame
-					return unused(fault.New(fault.Draining, "the session was ended"))
+					return false, fault.New(fault.Draining, "the session was ended")
 				}
 				var refused *mysql.Error
 				answered := errors.As(err, &refused)
-				lease.Done(upstream.Outcome{Failed: !answered})
+				outcome = upstream.Outcome{Failed: !answered}
 				return !answered && d.failedToConnect(in, err), err
 			}
 		} else if poll.Now().Sub(conn.Used) >= staleAfter && !conn.Alive() {
@@ -434,11 +436,10 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		}
 		if !d.still(in, role) { // it took a while
 			s.giveBack(in.pool, conn)
-			_, err := unused(d.keeper.why(d))
-			return true, err
+			return true, d.keeper.why(d)
 		}
 		s.held = link{Conn: conn, in: in, role: role, pool: in.pool, home: in.home, lease: lease, settings: in.settings}
-		s.link = &s.held
+		s.link, ours = &s.held, false
 		s.status = conn.Status
 		if !s.setCloser(conn) {
 			s.unlink(upstream.Outcome{})
@@ -461,6 +462,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 func (s *session) openTo(in *instance, want backend.Want) (*backend.Conn, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	defer func() { cancel(); <-done }()
 	go func() { // ends with the attempt; opening is rare
 		defer close(done)
 		select {
@@ -472,8 +474,6 @@ func (s *session) openTo(in *instance, want backend.Want) (*backend.Conn, error)
 	began := poll.Now()
 	conn, err := in.pool.Open(ctx, in.address, in.settings, want)
 	s.st.connect += poll.Now().Sub(began)
-	cancel()
-	<-done
 	return conn, err
 }
 

@@ -401,9 +401,19 @@ func (p *Pool) learnVars(c *Conn) error {
 // Open uses the permission that Take gave. With an error it is used up too. The end of ctx ends the attempt, whatever it waits for.
 func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want) (*Conn, error) {
 	session := Session{Capabilities: want.Key.Capabilities, Collation: want.Key.Collation, Schema: want.Schema, Client: want.Client}
+	var c *Conn
+	opened := false
+	defer func() {
+		switch { // also when a panic passes by: the place must not outlive it
+		case opened:
+		case c == nil:
+			p.free(want.holder())
+		default:
+			p.Drop(c)
+		}
+	}()
 	c, err := Open(ctx, address, s, session, &p.Facts)
 	if err != nil {
-		p.free(want.holder())
 		return nil, err
 	}
 	c.Key, c.Schema, c.pool, c.holder = want.Key, want.Schema, p, want.holder()
@@ -415,10 +425,10 @@ func (p *Pool) Open(ctx context.Context, address string, s *Settings, want Want)
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		p.Drop(c)
 		return nil, err
 	}
 	c.Warned, c.Own = 0, 0
+	opened = true
 	return c, nil
 }
 
