@@ -322,6 +322,7 @@ func (c *conn) handshake() bool {
 	if err := tc.HandshakeContext(ctx); err != nil {
 		c.Series.Refused("tls_handshake")
 		c.door.options.Log.Debug("tls handshake failed", "listener", c.Listener.Name, "client", c.Peer, "error", err)
+		answerPlainly(err)
 		return false
 	}
 	c.net, c.secure = tc, true

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -132,4 +134,20 @@ func (n certificateNames) elsewhere(serverName string, host []byte) bool {
 		shown = []int{0} // which serves names that none covers
 	}
 	return !slices.ContainsFunc(wanted, func(i int) bool { return slices.Contains(shown, i) })
+}
+
+// answerPlainly answers a client that begins with HTTP where TLS is spoken, as people do who type a URL. err is that of the handshake; for
+// any other it does nothing.
+func answerPlainly(err error) {
+	var plain tls.RecordHeaderError
+	if !errors.As(err, &plain) || plain.Conn == nil {
+		return
+	}
+	for i, b := range plain.RecordHeader[:4] { // the first letters of a method
+		if (b < 'A' || b > 'Z') && (i < 3 || b != ' ') {
+			return
+		}
+	}
+	const document = `{"type":"urn:menshen:fault:bad_request","title":"Bad Request","status":400,"detail":"this listener speaks TLS: its URLs begin with https"}`
+	_, _ = fmt.Fprintf(plain.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(document), document)
 }

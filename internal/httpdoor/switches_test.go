@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/menshen-gateway/menshen/internal/testenv"
 )
 
 // Every header that the gate adds can be switched, on and off.
@@ -101,4 +103,26 @@ func TestHashKeys(t *testing.T) {
 	f("cookie:session", func(i int) string { return get("/", fmt.Sprintf("Cookie: a=b; session=s%d; z=1\r\n", i)) }, true)
 	f("client_address", func(i int) string { return get(fmt.Sprintf("/%d", i), "") }, false)
 	f("header:X-User", func(i int) string { return get(fmt.Sprintf("/%d", i), "") }, false)
+}
+
+// Who speaks HTTP where TLS is spoken is told so; others are not spoken to.
+func TestPlainTextWhereTLSIs(t *testing.T) {
+	t.Parallel()
+	certificate := testenv.NewCertificate(t, "localhost")
+	g := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", tls: {cert: $CERT, key: $KEY}`, 1), "CERT", certificate.CertFile, "KEY", certificate.KeyFile, "A", endpoint(t, echo))
+	f := func(text, want string) {
+		t.Helper()
+		c := g.dial()
+		defer c.Close()
+		c.send(text)
+		answer, _ := io.ReadAll(c.r)
+		if !strings.Contains(string(answer), want) || want == "" && len(answer) > 0 {
+			t.Errorf("%q: %q, want %q", text, answer, want)
+		}
+	}
+	f("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n")
+	f("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxy", "its URLs begin with https")
+	f("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n")
+	f("SSH-2.0-x\r\n", "")
+	f("\x00\x01\x02\x03\x04\x05\x06", "")
 }
