@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 SCENARIO ?= .
 BENCHFLAGS ?= -record
 
-.PHONY: help build demo test fuzz lint bench
+.PHONY: help build demo test fuzz lint bench profile
 
 help:
 	@echo "make build   the gateway: bin/menshen"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    installs missing test servers (Debian), then lint, all tests with -race, a short fuzz of each target"
 	@echo "make lint    gofmt, go vet, staticcheck"
 	@echo "make fuzz    each fuzz target for FUZZTIME (now $(FUZZTIME)); TARGET=regexp chooses"
+	@echo "make profile cmd/menshen/default.pgo: what the compiler knows of the hot paths, taken under the loads of the benchmarks"
 	@echo "make bench   figures beside nginx, HAProxy and MariaDB, appended to bench/results.md; SCENARIO=regexp chooses"
 
 build:
@@ -32,3 +33,6 @@ fuzz:
 
 bench:
 	go test -count=1 -run '^$$' -bench '$(SCENARIO)' -benchtime 1x -timeout 3h ./bench -args $(BENCHFLAGS)
+
+profile:
+	go test -count=1 -run '^$$' -bench '^BenchmarkProfile$$' -benchtime 1x ./bench -args -profile $(CURDIR)/cmd/menshen/default.pgo

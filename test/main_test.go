@@ -43,7 +43,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "menshen")
-	build := exec.Command("go", "build", "-race", "-ldflags", "-X main.version=v0.0.0-test", "-o", binary, "../cmd/menshen")
+	build := exec.Command("go", "build", "-race", "-pgo=off", "-ldflags", "-X main.version=v0.0.0-test", "-o", binary, "../cmd/menshen")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the gateway: %v\n%s", err, out)
 		return 2

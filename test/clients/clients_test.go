@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "menshen")
-	if out, err := exec.Command("go", "build", "-race", "-o", binary, "../../cmd/menshen").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-race", "-pgo=off", "-o", binary, "../../cmd/menshen").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the gateway: %v\n%s", err, out)
 		return 2
 	}
