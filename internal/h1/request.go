@@ -401,20 +401,26 @@ func validHost(b []byte) bool {
 			return false
 		}
 		end++
-	} else if end = skip(b, 0, host); end == 0 || b[0] == '.' || emptyLabel(b[:end]) {
+	} else if end = skipName(b); end == 0 {
 		return false
 	}
 	return end == len(b) || b[end] == ':' && validPort(b[end+1:])
 }
 
-// emptyLabel says whether two dots stand together.
-func emptyLabel(name []byte) bool {
-	for i := 1; i < len(name); i++ {
-		if name[i] == '.' && name[i-1] == '.' {
-			return true
+// skipName gives the length of the name or IPv4 address that b begins with, 0 when a dot has nothing before it.
+func skipName(b []byte) (end int) {
+	last := byte('.')
+	for _, c := range b {
+		if classes[c]&host == 0 {
+			break
 		}
+		if c == '.' && last == '.' {
+			return 0
+		}
+		last = c
+		end++
 	}
-	return false
+	return end
 }
 
 // validPort says whether b is a decimal number up to 65535.
