@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -43,11 +44,7 @@ func appendRecord(dst []byte, r *Record, c *clock) []byte {
 	dst = append(dst, '"')
 	dst = text(dst, `,"door":`, r.Door)
 	dst = text(dst, `,"listener":`, r.Listener)
-	if r.ClientAddress.IsValid() {
-		dst = append(dst, `,"client_address":"`...)
-		dst = r.ClientAddress.Unmap().WithZone("").AppendTo(dst)
-		dst = append(dst, '"')
-	}
+	dst = address(dst, r.ClientAddress)
 	dst = text(dst, `,"consumer":`, r.Consumer)
 	dst = text(dst, `,"client_certificate":`, r.ClientCertificate)
 	switch r.Door {
@@ -98,6 +95,14 @@ func milliseconds(dst []byte, d time.Duration) []byte {
 	dst = strconv.AppendInt(dst, micro/1000, 10)
 	rest := int(micro % 1000)
 	return append(dst, '.', digit(rest/100), digit(rest/10), digit(rest))
+}
+
+// address adds the client's address, if there is one.
+func address(dst []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return dst
+	}
+	return append(a.Unmap().WithZone("").AppendTo(append(dst, `,"client_address":"`...)), '"')
 }
 
 // text adds a field, key with its punctuation and value, unless the value is empty.

@@ -107,11 +107,7 @@ func appendSlow(dst []byte, r *SlowStatement, c *clock) []byte {
 	dst = c.append(dst, r.Time)
 	dst = append(dst, `","slow":true`...)
 	dst = text(dst, `,"listener":`, r.Listener)
-	if r.ClientAddress.IsValid() {
-		dst = append(dst, `,"client_address":"`...)
-		dst = r.ClientAddress.Unmap().WithZone("").AppendTo(dst)
-		dst = append(dst, '"')
-	}
+	dst = address(dst, r.ClientAddress)
 	dst = text(dst, `,"consumer":`, r.Consumer)
 	dst = strconv.AppendUint(append(dst, `,"session":`...), r.Session, 10)
 	dst = text(dst, `,"database":`, r.Database)
