@@ -1,123 +1,40 @@
 package tcpdoor
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"github.com/menshen-gateway/menshen/internal/config"
-	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/proxyproto"
 	"github.com/menshen-gateway/menshen/internal/testenv"
-	"github.com/menshen-gateway/menshen/internal/traffic/services"
-	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// nothing is what an endpoint keeps for a tcp service.
-type nothing struct{}
-
-func (nothing) Close() error { return nil }
-
-// open serves a config's listener "raw" on a free port and gives its address. records gives the access log, once the door has stopped.
-func open(t *testing.T, yaml string) (address string, records func() string) {
-	t.Helper()
-	c, err := config.Parse(config.File{Name: "test.yaml", Data: []byte(yaml)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry := upstream.NewRegistry(slog.New(slog.DiscardHandler))
-	generation := registry.Begin()
-	all, problems := services.Compile(c, generation, func(*services.Service, string) io.Closer { return nothing{} })
-	tables, more := Compile(c, 1, all, observe.NewMetrics())
-	if problems = append(problems, more...); len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	generation.Commit()
-	var log bytes.Buffer
-	access := observe.NewAccessLog(&log)
-	d := New(Options{Tables: func() *Tables { return tables }, Log: slog.New(slog.DiscardHandler), Access: access})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- d.Serve(context.Background(), ln, "raw") }()
-	stop := sync.OnceFunc(func() {
-		ln.Close()
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = d.Drain(ctx, "")
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-		registry.Close()
-		_ = access.Close()
-	})
-	t.Cleanup(stop)
-	return ln.Addr().String(), func() string { stop(); return log.String() }
-}
 
 // echo is an endpoint that reads a PROXY protocol header from every connection (from health checks too), over TLS if it has a
 // certificate says what the header said, and sends back what follows. heard tells each header.
 func echo(t *testing.T, certificate *tls.Config) (address string, heard chan proxyproto.Header) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	heard = make(chan proxyproto.Header, 1000)
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() {
-				defer c.Close()
-				h, err := proxyproto.Read(c)
-				if err == io.EOF { // a connection that ended before it had begun
-					return
-				}
-				if err != nil {
-					t.Errorf("the endpoint got no header: %v", err)
-					return
-				}
-				heard <- h
-				if certificate != nil {
-					c = tls.Server(c, certificate)
-				}
-				fmt.Fprintf(c, "%v %v;", h.From, h.To)
-				_, _ = io.Copy(c, c)
-			})
+	return endpoint(t, func(c net.Conn) {
+		h, err := proxyproto.Read(c)
+		if err == io.EOF { // a connection that ended before it had begun
+			return
 		}
-	})
-	t.Cleanup(func() { ln.Close(); group.Wait() })
-	return ln.Addr().String(), heard
-}
-
-func knock(t *testing.T, address string) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	return c
+		if err != nil {
+			t.Errorf("the endpoint got no header: %v", err)
+			return
+		}
+		heard <- h
+		if certificate != nil {
+			c = tls.Server(c, certificate)
+		}
+		fmt.Fprintf(c, "%v %v;", h.From, h.To)
+		_, _ = io.Copy(c, c)
+	}), heard
 }
 
 // ask sends and gives all that comes back.
@@ -135,16 +52,16 @@ func TestProxyProtocolBothWays(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"v1", "v2"} {
 		endpoint, heard := echo(t, nil)
-		address, records := open(t, fmt.Sprintf(`
+		d := serve(t, fmt.Sprintf(`
 listeners:
   raw: {address: ":0", protocol: tcp, proxy_protocol: [127.0.0.1], service: {endpoints: [%q], proxy_protocol: %s, health_check: {interval: 10ms}}}
-`, endpoint, version))
+`, endpoint, version), nil)
 		if h := <-heard; h.Known() {
 			t.Errorf("a health check speaks for %v", h)
 		}
 		f := func(introduction, want string) {
 			t.Helper()
-			if got := ask(t, knock(t, address), introduction+"hello"); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, ";hello") {
+			if got := ask(t, d.dial(), introduction+"hello"); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, ";hello") {
 				t.Errorf("%s: %q, want %q", version, got, want)
 			}
 		}
@@ -152,10 +69,11 @@ listeners:
 		f("PROXY TCP6 2001:db8::7 2001:db8::1 12345 443\r\n", "[2001:db8::7]:12345 [2001:db8::1]:443;")
 		f(string(proxyproto.Header{From: netip.MustParseAddrPort("192.0.2.8:1")}.AppendTo(nil, proxyproto.V2)), "192.0.2.8:1 0.0.0.0:0;")
 		f("PROXY UNKNOWN\r\n", "127.0.0.1:") // the load balancer itself
-		if got := ask(t, knock(t, address), "hello, who is there?"); got != "" {
+		if got := ask(t, d.dial(), "hello, who is there?"); got != "" {
 			t.Errorf("without a header: %q", got)
 		}
-		if log := records(); !strings.Contains(log, `"client_address":"192.0.2.7"`) || !strings.Contains(log, `"client_address":"2001:db8::7"`) {
+		d.stop()
+		if log := d.log.String(); !strings.Contains(log, `"client_address":"192.0.2.7"`) || !strings.Contains(log, `"client_address":"2001:db8::7"`) {
 			t.Errorf("records:\n%s", log)
 		}
 	}
@@ -164,10 +82,10 @@ listeners:
 func TestProxyProtocolOutTellsThePeer(t *testing.T) {
 	t.Parallel()
 	endpoint, _ := echo(t, nil)
-	address, _ := open(t, fmt.Sprintf(`
+	d := serve(t, fmt.Sprintf(`
 listeners: {raw: {address: ":0", protocol: tcp, service: {endpoints: [%q], proxy_protocol: v2}}}
-`, endpoint))
-	c := knock(t, address)
+`, endpoint), nil)
+	c := d.dial()
 	if got, want := ask(t, c, "PROXY UNKNOWN\r\n"), fmt.Sprintf("%s %s;PROXY UNKNOWN\r\n", c.LocalAddr(), c.RemoteAddr()); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -182,10 +100,10 @@ func TestProxyProtocolOutsideOfTLS(t *testing.T) {
 	}
 	server := &tls.Config{Certificates: []tls.Certificate{pair}}
 	endpoint, _ := echo(t, server)
-	address, _ := open(t, fmt.Sprintf(`
+	d := serve(t, fmt.Sprintf(`
 listeners: {raw: {address: ":0", protocol: tcp, proxy_protocol: [127.0.0.0/8], tls: {cert: %q, key: %q}, service: {endpoints: [%q], proxy_protocol: v1, tls: {ca: %q}}}}
-`, certificate.CertFile, certificate.KeyFile, endpoint, certificate.AuthorityFile))
-	c := knock(t, address)
+`, certificate.CertFile, certificate.KeyFile, endpoint, certificate.AuthorityFile), nil)
+	c := d.dial()
 	_, _ = io.WriteString(c, "PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\n")
 	secure := tls.Client(c, &tls.Config{RootCAs: certificate.Pool, ServerName: "localhost"})
 	if got := ask(t, secure, "hello"); got != "192.0.2.7:12345 10.0.0.1:443;hello" {
@@ -197,12 +115,12 @@ listeners: {raw: {address: ":0", protocol: tcp, proxy_protocol: [127.0.0.0/8], t
 func TestProxyProtocolBounds(t *testing.T) {
 	t.Parallel()
 	endpoint, _ := echo(t, nil)
-	address, _ := open(t, fmt.Sprintf(`
+	d := serve(t, fmt.Sprintf(`
 listeners: {raw: {address: ":0", protocol: tcp, proxy_protocol: [127.0.0.1], timeouts: {request_header: 200ms}, limits: {connections_per_address: 1, connections: 3},
   service: {endpoints: [%q], proxy_protocol: v1}}}
-`, endpoint))
+`, endpoint), nil)
 	hold := func(client string) net.Conn {
-		c := knock(t, address)
+		c := d.dial()
 		_, _ = fmt.Fprintf(c, "PROXY TCP4 %s 10.0.0.1 1 2\r\n", client)
 		_, err := io.ReadFull(c, make([]byte, len(client)))
 		if err != nil {
@@ -210,39 +128,28 @@ listeners: {raw: {address: ":0", protocol: tcp, proxy_protocol: [127.0.0.1], tim
 		}
 		return c
 	}
+	admitted := func(client string) {
+		t.Helper()
+		testenv.Eventually(t, 5*time.Second, func() error {
+			c := d.dial()
+			defer c.Close()
+			if got := ask(t, c, "PROXY TCP4 "+client+" 10.0.0.1 3 2\r\n"); !strings.HasPrefix(got, client+":3") {
+				return fmt.Errorf("%q", got)
+			}
+			return nil
+		})
+	}
 	first, second := hold("192.0.2.1"), hold("192.0.2.2")
-	if got := ask(t, knock(t, address), "PROXY TCP4 192.0.2.1 10.0.0.1 3 2\r\n"); got != "" {
+	if got := ask(t, d.dial(), "PROXY TCP4 192.0.2.1 10.0.0.1 3 2\r\n"); got != "" {
 		t.Errorf("a second connection of the client: %q", got)
 	}
 	// Those that say nothing count among all, until their time is over.
-	silent := knock(t, address)
-	testenv.Eventually(t, 5*time.Second, func() error {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-		if got := ask(t, c, "PROXY TCP4 192.0.2.3 10.0.0.1 3 2\r\n"); !strings.HasPrefix(got, "192.0.2.3:3") {
-			return fmt.Errorf("%q", got)
-		}
-		return nil
-	})
+	silent := d.dial()
+	admitted("192.0.2.3")
 	if got, _ := io.ReadAll(silent); len(got) > 0 {
 		t.Errorf("%q", got)
 	}
 	first.Close()
-	testenv.Eventually(t, 5*time.Second, func() error {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-		if got := ask(t, c, "PROXY TCP4 192.0.2.1 10.0.0.1 4 2\r\n"); !strings.HasPrefix(got, "192.0.2.1:4") {
-			return fmt.Errorf("%q", got)
-		}
-		return nil
-	})
+	admitted("192.0.2.1")
 	second.Close()
 }

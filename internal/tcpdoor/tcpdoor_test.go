@@ -13,12 +13,21 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/testenv"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// nothing is what an endpoint keeps for a tcp service.
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
 
 // door is a Door under test with one listener, "raw".
 type door struct {
@@ -47,7 +56,10 @@ func serve(t *testing.T, yaml string, change func(net.Conn) net.Conn) *door {
 		t.Fatal(problems)
 	}
 	generation.Commit()
-	d := &door{t: t, set: all["a"].Set, log: new(bytes.Buffer)}
+	d := &door{t: t, log: new(bytes.Buffer)}
+	for _, s := range all { // the only one
+		d.set = s.Set
+	}
 	access := observe.NewAccessLog(d.log)
 	d.Door = New(Options{Tables: func() *Tables { return tables }, Log: quiet, Access: access})
 	if d.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -84,8 +96,8 @@ func (l changing) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// repeat is an endpoint that says its name and then sends everything back.
-func repeat(t *testing.T, name string) string {
+// endpoint calls serve for each connection, in a goroutine of its own, and closes it then.
+func endpoint(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -100,13 +112,21 @@ func repeat(t *testing.T, name string) string {
 			}
 			group.Go(func() {
 				defer c.Close()
-				_, _ = io.WriteString(c, name)
-				_, _ = io.Copy(c, c)
+				serve(c)
 			})
 		}
 	})
 	t.Cleanup(func() { ln.Close(); group.Wait() })
 	return ln.Addr().String()
+}
+
+// repeat is an endpoint that says its name and then sends everything back.
+func repeat(t *testing.T, name string) (address string) {
+	t.Helper()
+	return endpoint(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, name)
+		_, _ = io.Copy(c, c)
+	})
 }
 
 func (d *door) dial() net.Conn {
@@ -251,35 +271,36 @@ func TestDrain(t *testing.T) {
 	ended(t, stays)
 }
 
-// A bug costs one connection: not the process, and no lease.
+// A bug costs one connection: not the process, no lease, and no place among the connections, also while the connection is introduced.
 func TestPanicCostsOneConnection(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	next := ""
-	d := serve(t, fmt.Sprintf(one, "", repeat(t, "me")), func(c net.Conn) net.Conn {
-		mu.Lock()
-		defer mu.Unlock()
-		return buggy{c, next}
-	})
-	for _, where := range []string{"read", "write", ""} {
-		mu.Lock()
-		next = where
-		mu.Unlock()
-		c := d.dial()
-		_, _ = io.WriteString(c, "x")
-		if where == "" {
-			hears(t, c, "mex")
-			c.Close()
-			continue
+	for settings, introduction := range map[string]string{"": "", ", proxy_protocol: [127.0.0.1]": "PROXY UNKNOWN\r\n"} {
+		var mu sync.Mutex
+		next := ""
+		d := serve(t, fmt.Sprintf(one, ", limits: {connections: 1}"+settings, repeat(t, "me")), func(c net.Conn) net.Conn {
+			mu.Lock()
+			defer mu.Unlock()
+			return buggy{c, next}
+		})
+		for _, where := range []string{"read", "write", ""} {
+			mu.Lock()
+			next = where
+			mu.Unlock()
+			c := d.dial()
+			_, _ = io.WriteString(c, introduction+"x")
+			if where == "" {
+				hears(t, c, "mex")
+				c.Close()
+			}
+			_, _ = io.Copy(io.Discard, c) // until it ends
+			testenv.Eventually(t, 20*time.Second, func() error {
+				if active, open := d.set.Status().Endpoints[0].Active, d.Count(); active != 0 || open != 0 {
+					return fmt.Errorf("%d leases and %d connections are left", active, open)
+				}
+				return nil
+			})
 		}
-		_, _ = io.Copy(io.Discard, c) // until it ends
 	}
-	testenv.Eventually(t, 20*time.Second, func() error {
-		if active := d.set.Status().Endpoints[0].Active; active != 0 {
-			return fmt.Errorf("%d leases are left", active)
-		}
-		return nil
-	})
 }
 
 // buggy is a connection in which one method has a bug.
