@@ -95,7 +95,7 @@ const (
 	stateDraining
 )
 
-// conn is one client connection. Its goroutine owns it; state is shared with Drain.
+// conn is one client connection. Its goroutine owns it; state is shared with Retire.
 type conn struct {
 	listener.Entry
 	door   *Door
@@ -118,9 +118,9 @@ type conn struct {
 	claimed   bool                               // an endpoint's connection was interrupted from outside
 	torn      bool                               // an answer is under way, or was broken off, that lasts until the end of the connection
 	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
-	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for cut
-	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for cut
-	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for cut
+	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for Cut
+	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for Cut
+	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for Cut
 
 	// HTTP/2: a connection is a bundle of streams, each of which is a conn of its own.
 	preface bool                    // the client's first bytes say that it speaks HTTP/2
