@@ -271,6 +271,28 @@ func TestDrain(t *testing.T) {
 	ended(t, stays)
 }
 
+// A connection that is not introduced yet, or has not shaken hands, is cut as well.
+func TestDrainCutsWhoSaysNothing(t *testing.T) {
+	t.Parallel()
+	site := testenv.NewCertificate(t)
+	for _, settings := range []string{", proxy_protocol: [127.0.0.1]", fmt.Sprintf(", tls: {cert: %q, key: %q}", site.CertFile, site.KeyFile)} {
+		d := serve(t, fmt.Sprintf(one, ", timeouts: {request_header: 10m}"+settings, repeat(t, "me")), nil)
+		silent := d.dial()
+		testenv.Eventually(t, 20*time.Second, func() error {
+			if d.Count() == 0 {
+				return fmt.Errorf("not accepted yet")
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := d.Drain(ctx, "raw"); err == nil {
+			t.Errorf("%s: a drain that had to cut says nothing", settings)
+		}
+		ended(t, silent)
+	}
+}
+
 // A bug costs one connection: not the process, no lease, and no place among the connections, also while the connection is introduced.
 func TestPanicCostsOneConnection(t *testing.T) {
 	t.Parallel()
