@@ -3,6 +3,8 @@ package sqldoor
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,11 +26,13 @@ func TestPanicWhileConnecting(t *testing.T) {
 	shop := *good.databases["shop"]
 	in := *shop.instances[0]
 	settings := *in.settings
-	settings.TLS = &tls.Config{ServerName: "localhost", ClientSessionCache: buggyCache{}}
+	bug := new(buggyCache)
+	settings.TLS = &tls.Config{ServerName: "localhost", ClientSessionCache: bug}
 	in.settings, shop.instances = &settings, []*instance{&in}
 	bad := *good
-	bad.databases = map[string]*database{"shop": &shop}
-	for range 3 {
+	bad.databases = maps.Clone(good.databases)
+	bad.databases["shop"] = &shop
+	for i := range int32(3) {
 		g.tables.Store(&bad)
 		c, err := backend.Open(t.Context(), g.Addr, &backend.Settings{User: "app", Password: "apple"}, backend.Session{Capabilities: mysql.MultiResults | mysql.PrepareMultiResults, Schema: "shop"}, nil)
 		if err == nil {
@@ -36,8 +40,8 @@ func TestPanicWhileConnecting(t *testing.T) {
 			_ = c.Close()
 		}
 		testenv.Eventually(t, 10*time.Second, func() error {
-			if n, active, pool := g.Sessions(), in.endpoint.Status().Active, g.stats(); n > 0 || active > 0 || pool.Open > 0 {
-				return fmt.Errorf("%d sessions, %d leases, %+v", n, active, pool)
+			if n, active, pool, met := g.Sessions(), in.endpoint.Active(), g.stats(), bug.met.Load(); n > 0 || active > 0 || pool.Open > 0 || met != i+1 {
+				return fmt.Errorf("%d sessions, %d leases, %+v after %d panics", n, active, pool, met)
 			}
 			return nil
 		})
@@ -46,6 +50,12 @@ func TestPanicWhileConnecting(t *testing.T) {
 	connect(t, g, 0, "shop").ask(mysql.ComQuery, "SELECT 1")
 }
 
-type buggyCache struct{ tls.ClientSessionCache }
+type buggyCache struct {
+	tls.ClientSessionCache
+	met atomic.Int32
+}
 
-func (buggyCache) Get(string) (*tls.ClientSessionState, bool) { panic("BUG: made by a test") }
+func (c *buggyCache) Get(string) (*tls.ClientSessionState, bool) {
+	c.met.Add(1)
+	panic("BUG: made by a test")
+}
