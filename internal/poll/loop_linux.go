@@ -182,7 +182,14 @@ func (l *loop) turn() {
 			}
 			woken += s.raise(bitsOf(e.Events), l)
 		}
-		if l.put(); woken > 0 && l.some.Load() {
+		l.put()
+		if woken == 0 {
+			if s := l.take(); s != nil {
+				l.start(s)
+				woken = 1
+			}
+		}
+		if woken > 0 && l.some.Load() {
 			runtime.Gosched() // those that were woken take most of what is ready
 		}
 		for s := l.take(); s != nil; s = l.take() {
