@@ -260,7 +260,7 @@ func (s *session) record() {
 	if !st.command.Answered() || st.command == 0 && st.in == 0 {
 		return
 	}
-	total := poll.Now().Sub(st.begun)
+	total := s.over.Sub(st.begun)
 	series, database := s.tables.outside, ""
 	if st.database != nil {
 		series, database = st.database.series, st.database.name

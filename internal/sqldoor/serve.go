@@ -23,11 +23,13 @@ type statement struct {
 	judgement
 	execution
 	real     uint32 // the instance's number for a statement that was just prepared
+	head     uint32 // prefix, before the statement was sent
 	argument string // of the commands that are looked at after their answer
 	cursor   bool
 	begun    poll.Instant
-	database *database // whose series count it; nil outside of all
-	digest   *digest   // counts it; nil for commands without a text
+	asked    poll.Instant // its last byte was sent
+	database *database    // whose series count it; nil outside of all
+	digest   *digest      // counts it; nil for commands without a text
 	endpoint string
 	to       destination
 	kept     int // bytes of it that were sent and are still in the client's buffer
@@ -42,17 +44,33 @@ type statement struct {
 	held     bool   // the connection was lost, and a transaction with it
 }
 
-// serve is the life of a session after sign-in, or a part of it: left says that the session waits for its next command without
-// a goroutine, and is not ours any more.
+// serve is the life of a session after sign-in, or a part of it: left says that the session waits for its next command, or for an answer, without
+// a goroutine, and is not ours any more. (With a goroutine that sleeps between question and answer, a statement cost 0.3 µs more.)
 func (s *session) serve() (left bool) {
 	for {
-		switch s.await() {
-		case nothing:
-			return false
-		case later:
-			return true
+		sent, goOn := s.asked, true
+		if !sent {
+			switch s.await() {
+			case nothing:
+				return false
+			case later:
+				return true
+			}
+			sent, goOn = s.one()
 		}
-		goOn := s.one()
+		if sent {
+			s.asked = true
+			s.link.ServedBy(s)
+			err := s.awaitAnswer()
+			if err == poll.ErrDetached {
+				return true
+			}
+			s.asked = false
+			goOn = s.conclude(err)
+		}
+		if s.over == 0 {
+			s.over = poll.Now()
+		}
 		s.record()
 		if !goOn {
 			return false
@@ -60,30 +78,34 @@ func (s *session) serve() (left bool) {
 	}
 }
 
-// one is the way of one statement: read its head, judge it, find its connection, send it, pass on the answer, remember
-// what it left behind. It says whether the session goes on.
-func (s *session) one() (goOn bool) {
+// one is the way of one statement: read its head, judge it, find its connection, send it. What comes after the wait for the answer is conclude's. When the statement is not sent, one says
+// whether the session goes on.
+func (s *session) one() (sent, goOn bool) {
 	st := &s.st
-	*st = statement{begun: poll.Now()}
-	s.tables = s.door.o.Tables()
-	if l := s.tables.listeners[s.Listener.Name]; l != nil {
-		s.site = l
+	*st = statement{}
+	st.begun = max(s.client.Recent(), s.over) // it may have come while the last one ran
+	s.over = 0
+	if t := s.door.o.Tables(); t != s.tables || s.chosen == nil || s.chosen.name != s.database {
+		s.tables, s.chosen = t, t.databases[s.database]
+		if l := t.listeners[s.Listener.Name]; l != nil {
+			s.site = l
+		}
 	}
-	st.database = s.tables.databases[s.database]
+	st.database = s.chosen
 
 	text, ok := s.head()
 	if !ok {
-		return false
+		return false, false
 	}
 	s.command.Store(uint32(st.command))
 	s.waiting.Store(int64(st.begun))
 	switch st.command {
 	case mysql.ComQuit:
-		return false
+		return false, false
 	case mysql.ComInitDB:
-		return s.discard() && s.use(string(text))
+		return false, s.discard() && s.use(string(text))
 	case mysql.ComChangeUser:
-		return s.changeUser()
+		return false, s.changeUser()
 	case mysql.ComQuery, mysql.ComStmtPrepare:
 		if s.vars == nil && s.link == nil {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
@@ -95,7 +117,7 @@ func (s *session) one() (goOn bool) {
 				st.Effects |= scan.UnknownEffect // it was read by settings that may have changed
 			} else if err := s.read(); err != nil {
 				s.logFault("ask for settings", err)
-				return s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
+				return false, s.discard() && s.refuseFor(err) && !st.held && s.pinned() == ""
 			} else {
 				s.account(text)
 				st.judgement = s.judge(text, true)
@@ -103,39 +125,39 @@ func (s *session) one() (goOn bool) {
 		}
 		switch {
 		case st.command == mysql.ComStmtPrepare && (st.Kind == scan.Use || st.Kind == scan.Kill || st.Kind == scan.ShowMenshen || st.Kind == scan.ShowProcesses || st.Effects.Has(scan.ChangesSchema)):
-			return s.discard() && s.refuse(errorPrepared)
+			return false, s.discard() && s.refuse(errorPrepared)
 		case st.refusal != nil:
-			return s.discard() && s.refuse(*st.refusal)
+			return false, s.discard() && s.refuse(*st.refusal)
 		case st.Kind == scan.Use:
-			return s.discard() && s.use(st.name)
+			return false, s.discard() && s.use(st.name)
 		case st.command == mysql.ComQuery:
 			if answered, goOn := s.local(text); answered {
-				return goOn
+				return false, goOn
 			}
 		case !st.whole:
-			return s.discard() && s.refuse(errorPreparedLong)
+			return false, s.discard() && s.refuse(errorPreparedLong)
 		case len(s.prepared) >= preparedMax, s.preparedBytes+len(text) > preparedBytesMax:
-			return s.discard() && s.refuse(errorPreparedMax)
+			return false, s.discard() && s.refuse(errorPreparedMax)
 		default:
 			st.argument = string(text)
 		}
 	case mysql.ComStmtExecute, mysql.ComStmtLongData, mysql.ComStmtReset, mysql.ComStmtFetch, mysql.ComStmtClose:
 		if send, goOn := s.onStatement(); !send {
-			return goOn
+			return false, goOn
 		}
 	case mysql.ComReset:
-		return s.discard() && s.reset()
+		return false, s.discard() && s.reset()
 	case mysql.ComPing, mysql.ComSetOption:
 		if s.link == nil && s.database == "" {
-			return s.discard() && s.answerAlone(text)
+			return false, s.discard() && s.answerAlone(text)
 		}
 		st.argument = string(text)
 	case mysql.ComFieldList, mysql.ComStatistics, mysql.ComProcessInfo, mysql.ComDebug, mysql.ComRefresh:
 	case mysql.ComProcessKill:
 		id := append([]byte(nil), text...)
-		return s.discard() && s.killProcess(id)
+		return false, s.discard() && s.killProcess(id)
 	default:
-		return s.discard() && s.refuse(errorUnknown)
+		return false, s.discard() && s.refuse(errorUnknown)
 	}
 
 	if err := s.reach(text); err != nil {
@@ -143,7 +165,7 @@ func (s *session) one() (goOn bool) {
 			st.broken = true // what executes the statement is told
 		}
 		s.logFault("connect an SQL session", err)
-		return s.discard() && s.refuseFor(err)
+		return false, s.discard() && s.refuseFor(err)
 	}
 	prefix := st.prefix
 	err := s.bring()
@@ -154,9 +176,22 @@ func (s *session) one() (goOn bool) {
 	}
 	if err != nil {
 		s.logFault("prepare a statement again", err)
-		return s.discard() && s.refuseFor(err)
+		return false, s.discard() && s.refuseFor(err)
 	}
-	err = s.exchange()
+	st.head = uint32(prefix)
+	if err = s.send(); err != nil {
+		return false, s.conclude(err)
+	}
+	return true, true
+}
+
+// conclude is the rest of a statement's way: pass on the answer, of which something is there unless err says what went wrong, and remember what the statement left behind. It says
+// whether the session goes on.
+func (s *session) conclude(err error) (goOn bool) {
+	prefix := int(s.st.head)
+	if err == nil {
+		err = s.answer()
+	}
 	for errors.Is(err, errDeposed) {
 		if err = s.repeat(prefix); err != nil {
 			s.logFault("wait for a primary after all", err)
@@ -180,10 +215,13 @@ func (s *session) one() (goOn bool) {
 	return s.remember()
 }
 
-// exchange sends the statement and passes the answer on.
+// exchange sends the statement once more, to another instance, and passes the answer on.
 func (s *session) exchange() error {
-	s.st.endpoint = s.link.in.address
+	s.link.ServedBy(nil)
 	if err := s.send(); err != nil {
+		return err
+	}
+	if err := s.awaitAnswer(); err != nil {
 		return err
 	}
 	return s.answer()
@@ -236,7 +274,10 @@ func (s *session) rest() bool {
 			s.pin(pinUnknown) // the next statement is told
 		}
 	}
-	s.client.ReadBefore(poll.Now().Add(time.Duration(s.site.timeouts.Idle)))
+	if s.over == 0 {
+		s.over = poll.Now()
+	}
+	s.client.ReadBeforeSince(s.over, s.over.Add(time.Duration(s.site.timeouts.Idle)))
 	if !s.inTransaction() {
 		// Drain sets draining first and looks at idle then; here it is the other way round, so one of the two sees the other.
 		s.idle.Store(true)
@@ -323,6 +364,7 @@ func (s *session) head() (text []byte, ok bool) {
 // send passes the command on to the instance as it comes, in pieces when it is large.
 func (s *session) send() error {
 	st := &s.st
+	st.endpoint = s.link.in.address
 	for {
 		n, done, err := st.message.Feed(s.client.Buffered())
 		if err != nil {
@@ -346,6 +388,8 @@ func (s *session) send() error {
 			return s.refusedMidway(err)
 		}
 		if done {
+			s.client.Lend() // to the answer, or to others while this one waits for it
+			s.expect()
 			return nil
 		}
 		if err := s.fill(); err != nil {
@@ -355,20 +399,37 @@ func (s *session) send() error {
 	}
 }
 
+// expect gets ready for the answer.
+func (s *session) expect() {
+	st := &s.st
+	s.response.Start(st.command, s.link.Capabilities, st.message.Sequence, st.cursor)
+	if s.response.Done() {
+		return // there is none
+	}
+	st.asked = poll.Now()
+	st.sent, st.settings = st.asked.Sub(st.begun), s.link.Own
+	var bound poll.Instant
+	if st.database != nil {
+		bound = st.asked.Add(st.database.statement)
+	}
+	s.link.ReadBeforeSince(st.asked, bound)
+}
+
+// awaitAnswer waits until the answer begins. After poll.ErrDetached the session is not ours any more.
+func (s *session) awaitAnswer() error {
+	if s.response.Done() {
+		return nil
+	}
+	err := s.link.AwaitAnswer()
+	if err == nil || err == poll.ErrDetached {
+		return err
+	}
+	return s.lost(err)
+}
+
 // answer passes the answer on to the client, one write for each read, until its last byte.
 func (s *session) answer() error {
 	st, r := &s.st, &s.response
-	r.Start(st.command, s.link.Capabilities, st.message.Sequence, st.cursor)
-	if r.Done() {
-		return nil
-	}
-	var bound poll.Instant
-	sent := poll.Now()
-	st.sent, st.settings = sent.Sub(st.begun), s.link.Own
-	if st.database != nil {
-		bound = sent.Add(st.database.statement)
-	}
-	s.link.ReadBefore(bound)
 	for !r.Done() {
 		if len(s.link.Buffered()) == 0 {
 			if err := s.link.Fill(); err != nil {
@@ -390,10 +451,12 @@ func (s *session) answer() error {
 					return s.lost(err)
 				}
 			}
-			st.upstream = poll.Now().Sub(sent)
-			if bound != 0 {
-				s.link.ReadBefore(0) // the bound is for the first byte
+			if came := s.link.Recent(); came > st.asked {
+				st.upstream = came.Sub(st.asked)
+			} else { // the poller's turn is still to come
+				st.upstream = poll.Now().Sub(st.asked)
 			}
+			s.link.ReadBefore(0) // the bound is for the first byte
 		}
 		n, err := r.Feed(s.link.Buffered())
 		if err != nil {
@@ -497,6 +560,7 @@ func (s *session) remember() (goOn bool) {
 			l.Key = s.key()
 		}
 	}
+	s.over = poll.Now()
 	s.settle(known)
 	return !st.held // the client has its answer; that a transaction went with the connection it learns by the end of its session
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // session is one client's connection. But for the fields that say otherwise it belongs to the goroutine that serves it, and to none while it
-// is idle on the own poller.
+// is idle on the own poller, or waits there for an answer.
 type session struct {
 	listener.Entry
 	door   *Door
@@ -69,7 +69,10 @@ type session struct {
 
 	response mysql.Response
 
+	chosen  *database     // what database names in tables; nil: not looked up, or none
+	over    poll.Instant  // when the last statement was over; 0: not yet
 	resting bool          // rest was called for the present wait
+	asked   bool          // the answer to the running statement is waited for
 	idle    atomic.Bool   // waits for a command outside of a transaction: Interrupt ends it
 	waiting atomic.Int64  // the poll.Instant at which the running statement began; 0 between statements
 	dead    chan struct{} // closed by shut: ends waits
@@ -118,7 +121,7 @@ func (s *session) Begin() {
 	signedIn = s.door.Introduce(s, s.client.Plain(), &s.site.rules) && s.signIn()
 }
 
-// Resume serves the session until it has ended, or until it is idle and needs no goroutine: the poller calls Resume when there is
+// Resume serves the session until it has ended, or until it waits for a command or for an answer and needs no goroutine: the poller calls Resume when there is
 // something to do (poll.Server).
 func (s *session) Resume() {
 	left := false
@@ -241,6 +244,7 @@ func (s *session) release() {
 		s.unlink(upstream.Outcome{Ignored: true})
 		return
 	}
+	l.ServedBy(nil)
 	l.pool.Give(l.Conn)
 	l.lease.Done(upstream.Outcome{Latency: s.st.upstream})
 	s.link = nil
@@ -399,9 +403,9 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 			want.Prefer, want.Only, want.Quiet = only, true, false
 		}
 	}
-	usual := in.pool.Usual(want.Key)
 	if s.varsOf != in.pool {
 		// The first connection, or another instance than before: settings are what is usual there, and what the session changed.
+		usual := in.pool.Usual(want.Key)
 		if want.New = usual == nil; !want.New {
 			if err := s.rebase(in.pool, usual); err != nil {
 				return false, err
@@ -586,7 +590,9 @@ func (s *session) settle(known bool) {
 	if l == nil {
 		return
 	}
-	l.Used = poll.Now()
+	if l.Used = s.over; l.Used == 0 {
+		l.Used = poll.Now()
+	}
 	s.unsure = !known
 	others := s.pins.set &^ (1 << pinTransaction)
 	if l.reads {
@@ -600,9 +606,13 @@ func (s *session) settle(known bool) {
 				s.st.held = true
 			}
 			s.unlink(upstream.Outcome{Failed: true})
+			s.over = 0
 			return
 		}
 		s.status, s.unsure = l.Status, false
+		if l.Used = poll.Now(); s.over != 0 {
+			s.over = l.Used
+		}
 	}
 	if s.status&mysql.InTransaction != 0 {
 		if l.reads {

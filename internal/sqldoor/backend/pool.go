@@ -105,7 +105,9 @@ const warm = 10 * time.Second
 func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
 	p.mu.Lock()
 	p.setLimits(l)
-	p.form, p.asked = Want{Key: want.Key, Schema: want.Schema}, true
+	if !p.asked || p.form.Key != want.Key || p.form.Schema != want.Schema {
+		p.form, p.asked = Want{Key: want.Key, Schema: want.Schema}, true
+	}
 	var t taken
 	var ok bool
 	// Nobody is overtaken here: who waits can use nothing of what is free (see serve).
@@ -167,7 +169,7 @@ func (t taken) ready() *Conn {
 func (p *Pool) TakeIdle(want Want) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, _ := p.find(&want, poll.Now())
+	c, _ := p.find(&want)
 	return c
 }
 
@@ -181,7 +183,7 @@ func (p *Pool) full(want *Want) bool { return want.Max > 0 && p.used[want.Consum
 
 // get takes an idle connection, or a place for one, out of the pool, and counts it for the consumer. p.mu is held.
 func (p *Pool) get(want *Want) (t taken, ok bool) {
-	t.conn, ok = p.find(want, poll.Now())
+	t.conn, ok = p.find(want)
 	switch {
 	case ok:
 	case want.Only:
@@ -256,7 +258,7 @@ func (p *Pool) setLimits(l Limits) {
 }
 
 // find takes the best idle connection out of the pool. p.mu is held.
-func (p *Pool) find(want *Want, now poll.Instant) (*Conn, bool) {
+func (p *Pool) find(want *Want) (*Conn, bool) {
 	best, least := -1, 0
 	for i := len(p.idle) - 1; i >= 0; i-- {
 		c := p.idle[i]
@@ -266,7 +268,7 @@ func (p *Pool) find(want *Want, now poll.Instant) (*Conn, bool) {
 		if want.Only || best >= 0 && least == 0 {
 			continue
 		}
-		if !c.usable(want) || c.Warned != 0 && c.Warned != want.Session && c.Warned != Nobody && now.Sub(c.Used) < warm {
+		if !c.usable(want) || c.Warned != 0 && c.Warned != want.Session && c.Warned != Nobody && poll.Now().Sub(c.Used) < warm {
 			continue
 		}
 		if d := c.distance(want); best < 0 || d < least {
@@ -315,13 +317,13 @@ func (c *Conn) distance(want *Want) int {
 	return n
 }
 
-// Give puts a connection back. It must be idle in every respect: see Pool. Its Vars are known.
+// Give puts a connection back. It must be idle in every respect: see Pool. Its Vars are known, and Used is about now.
 func (p *Pool) Give(c *Conn) {
 	c.Release()
 	p.mu.Lock()
 	p.uncount(c.holder)
 	c.holder = ""
-	if p.closed || c.expired(poll.Now(), p.limits) || p.limits.Connections > 0 && p.open > p.limits.Connections {
+	if p.closed || c.expired(c.Used, p.limits) || p.limits.Connections > 0 && p.open > p.limits.Connections {
 		p.mu.Unlock()
 		c.retire()
 		p.Drop(nil)

@@ -41,7 +41,8 @@ type Conn struct {
 	r, w int    // unread bytes are buf[r:w]
 	full bool   // the last read filled the buffer: a larger one pays
 
-	served bool // see ServedBy
+	own   bool         // on the own poller
+	since poll.Instant // a reading of the clock for the next wait; 0: none
 
 	idle *[idleBuffer]byte // see there; nil until it is needed
 
@@ -52,7 +53,10 @@ type Conn struct {
 func New(c net.Conn) *Conn { return On(poll.Adopt(c)) }
 
 // On makes a Conn over a connection that is on some poller.
-func On(p *poll.Conn) *Conn { return &Conn{poll: p, stream: p} }
+func On(p *poll.Conn) *Conn {
+	_, own := p.Conn.(poll.Socket)
+	return &Conn{poll: p, stream: p, own: own}
+}
 
 // prefixed is a connection whose first bytes were read already.
 type prefixed struct {
@@ -107,7 +111,19 @@ func (c *Conn) TLS() (state tls.ConnectionState, ok bool) {
 }
 
 // ReadBefore bounds all following reads; zero is never.
-func (c *Conn) ReadBefore(t poll.Instant) { c.poll.ReadBefore(t) }
+func (c *Conn) ReadBefore(t poll.Instant) {
+	c.since = 0
+	c.poll.ReadBefore(t)
+}
+
+// ReadBeforeSince is ReadBefore for a caller that has just read the clock, and goes on to Await: it saves another reading.
+func (c *Conn) ReadBeforeSince(now, t poll.Instant) {
+	c.since = now
+	c.poll.ReadBefore(t)
+}
+
+// Recent gives when the poller last saw something come: for whoever was woken by it, when that came.
+func (c *Conn) Recent() poll.Instant { return c.poll.Recent() }
 
 // WritePatience bounds how long the peer may refuse bytes; zero is for ever.
 func (c *Conn) WritePatience(d time.Duration) { c.poll.WritePatience(d) }
@@ -131,12 +147,17 @@ func (c *Conn) Buffered() []byte { return c.buf[c.r:c.w] }
 // Skip drops the first n of them.
 func (c *Conn) Skip(n int) { c.r += n }
 
-// Release gives the buffer back when it is empty.
-func (c *Conn) Release() {
+// Lend gives the buffer back when it is empty, in the middle of a command.
+func (c *Conn) Lend() {
 	if c.buf != nil && c.r == c.w {
 		poll.Put(c.buf) // leaves the idle buffer alone: it has another capacity
 		c.buf, c.r, c.w, c.full = nil, 0, 0, false
 	}
+}
+
+// Release is Lend between commands.
+func (c *Conn) Release() {
+	c.Lend()
 	if c.envelopes != nil && c.r == c.w {
 		c.envelopes.release()
 	}
@@ -144,18 +165,21 @@ func (c *Conn) Release() {
 
 // ServedBy makes Await give the connection to s where it would wait, if it is plain and on a poller that can do so.
 func (c *Conn) ServedBy(s poll.Server) {
-	c.served = c.poll.ServedBy(s) && c.tls == nil && c.envelopes == nil
+	if c.tls == nil && c.envelopes == nil {
+		c.poll.ServedBy(s)
+	}
 }
 
 // Await waits until something is buffered. It holds no buffer meanwhile, or a small one under TLS, which cannot be
-// asked whether it holds something. poll.ErrDetached: nothing was there, and the Server has the connection from now on. It is to
+// asked whether it holds something. So who waits long holds little, and when many wait, the one buffer that they all get in turn stays in the processor's cache.
+// poll.ErrDetached: nothing was there, and the Server has the connection from now on. It is to
 // call Await again when it is resumed; the caller may not even look at the connection.
 func (c *Conn) Await() error {
 	if c.r != c.w {
 		return nil
 	}
 	c.Release()
-	if c.served {
+	if c.own && c.tls == nil && c.envelopes == nil {
 		return c.poll.Loop((*arrival)(c))
 	}
 	if c.tls == nil {
@@ -171,6 +195,14 @@ func (c *Conn) Await() error {
 	}
 	c.buf = c.idle[:]
 	return c.Fill()
+}
+
+// AwaitAnswer is Await for who has just asked for something, and for whom a buffer under TLS is not too much.
+func (c *Conn) AwaitAnswer() error {
+	if c.tls != nil && c.r == c.w {
+		return c.Fill()
+	}
+	return c.Await()
 }
 
 // arrival is a Conn that waits under the poller's Loop, up to the first bytes.
@@ -191,7 +223,11 @@ func (a *arrival) Take(n int) (goOn bool) {
 	return n == 0
 }
 
-func (a *arrival) Idle() (now poll.Instant) { return 0 } // the poller reads the clock where it needs it
+// Idle gives the reading of the clock once only; where the poller needs it again it reads it itself.
+func (a *arrival) Idle() (now poll.Instant) {
+	now, a.since = a.since, 0
+	return now
+}
 
 // Fill reads at least one byte more. A buffer that was filled to its end is exchanged for a larger one; a buffer full of
 // unread bytes is ErrTooLarge.
