@@ -14,6 +14,7 @@ import (
 
 	"github.com/menshen-gateway/menshen/internal/app"
 	"github.com/menshen-gateway/menshen/internal/config"
+	"github.com/menshen-gateway/menshen/internal/snapshot"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -134,6 +135,10 @@ func printJSON(w io.Writer, v any) error {
 // load reads a configuration; its error carries the exit code.
 func load(path string) (*config.Config, error) {
 	c, err := config.Load(path)
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		err = problems.With(snapshot.Problems(config.LoadIntact(path)))
+	}
 	if err != nil {
 		return nil, &app.ExitError{Code: app.ExitInput, Err: err}
 	}

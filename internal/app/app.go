@@ -156,7 +156,7 @@ func load(path string) (*config.Config, error) {
 	case err == nil:
 		return c, nil
 	case errors.As(err, &problems):
-		return nil, &ExitError{ExitInput, problems}
+		return nil, &ExitError{ExitInput, problems.With(snapshot.Problems(config.LoadIntact(path)))}
 	}
 	return nil, &ExitError{ExitInput, err}
 }
@@ -344,7 +344,12 @@ func (a *App) Ready() (ready bool, reasons []string) {
 func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current, error) {
 	defer makeRoom()()
 	// Relative paths in it are read from the config's own folder, as if it were a file there.
-	c, err := config.Parse(config.File{Name: filepath.Join(a.folder(), "request"), Data: yaml})
+	text := config.File{Name: filepath.Join(a.folder(), "request"), Data: yaml}
+	c, err := config.Parse(text)
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		err = problems.With(snapshot.Problems(config.Intact(text)))
+	}
 	if err != nil {
 		if !dryRun {
 			a.failed(err)

@@ -39,6 +39,15 @@ type source struct {
 // Load reads a file, or every *.yaml in a folder (not in folders below it), and parses it. An error is Problems when the
 // user can mend it in the text, and an I/O error otherwise.
 func Load(path string) (*Config, error) {
+	files, err := readFiles(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(files...)
+}
+
+// readFiles reads what Load parses.
+func readFiles(path string) ([]File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
@@ -76,7 +85,7 @@ func Load(path string) (*Config, error) {
 			break // Parse says so
 		}
 	}
-	return Parse(slices.DeleteFunc(files, func(f File) bool { return f.Name == "" })...)
+	return slices.DeleteFunc(files, func(f File) bool { return f.Name == "" }), nil
 }
 
 func readUpTo(name string, limit int64) ([]byte, error) {
@@ -91,6 +100,15 @@ func readUpTo(name string, limit int64) ([]byte, error) {
 // Parse reads the files as one configuration. An error is Problems. References are looked up in the environment and in
 // files, so the result depends on more than the arguments.
 func Parse(files ...File) (*Config, error) {
+	c, problems := parse(files)
+	if len(problems) > 0 {
+		return nil, problems.finish()
+	}
+	return c, nil
+}
+
+// parse gives the problems as they were found, and beside them what could be decoded; nil when nothing could.
+func parse(files []File) (*Config, Problems) {
 	var problems Problems
 	var roots []*Node
 	s := &source{lifted: make(map[string]*Node)}
@@ -114,7 +132,7 @@ func Parse(files ...File) (*Config, error) {
 		if len(problems) == 0 {
 			problems = Problems{{File: firstName(files), Line: 1, Column: 1, Message: "is empty (" + minimal + ")"}}
 		}
-		return nil, problems.finish()
+		return nil, problems
 	}
 	s.root = root
 	e := expander{files: make(map[string]bool)}
@@ -133,11 +151,10 @@ func Parse(files ...File) (*Config, error) {
 	if len(problems) == 0 || root.kind == kindMapping {
 		problems = append(problems, c.check()...)
 	}
-	if len(problems) > 0 {
-		return nil, problems.finish()
+	if len(problems) == 0 {
+		s.files = append(s.files, c.namedFiles(e.files)...)
 	}
-	s.files = append(s.files, c.namedFiles(e.files)...)
-	return c, nil
+	return c, problems
 }
 
 // idleSQL is the default of timeouts.idle for mysql listeners, MySQL's own wait_timeout: clients there keep connections in

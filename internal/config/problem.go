@@ -73,6 +73,9 @@ func (ps Problems) finish() Problems {
 	return ps
 }
 
+// With gives ps with more of them.
+func (ps Problems) With(more Problems) Problems { return append(slices.Clone(ps), more...).finish() }
+
 // Nearest gives the candidate that word was probably meant to be, or "" when nothing is near: at most one typing error
 // (a letter missing, added, changed, or swapped with its neighbour) for each three letters, and not every letter wrong.
 // Case does not count. A tie goes to the candidate that sorts first.

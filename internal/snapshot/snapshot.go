@@ -10,6 +10,7 @@ package snapshot
 
 import (
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"sort"
 	"strings"
@@ -111,6 +112,23 @@ func (s *Store) Prepare(c *config.Config, source string) (*Pending, error) {
 		return nil, problems
 	}
 	return p, nil
+}
+
+// Problems gives those that compiling c would find; nil for nil. It is for what config.LoadIntact gives: nothing comes of it.
+func Problems(c *config.Config) config.Problems {
+	if c == nil {
+		return nil
+	}
+	store := NewStore(slog.New(slog.DiscardHandler), observe.NewMetrics())
+	defer store.Close()
+	pending, err := store.Prepare(c, "")
+	if err == nil {
+		pending.Abort()
+		return nil
+	}
+	var problems config.Problems
+	errors.As(err, &problems)
+	return problems
 }
 
 // Abort drops it.
