@@ -35,6 +35,7 @@ type exchange struct {
 	match    route.Request // here, because the matcher would move it to the heap
 	captures route.Captures
 	policy   policy.Exchange // the request as policies see it, while policing
+	trial    trial           // the attempt at an endpoint, while forwarding
 	normal   []byte          // memory for path
 	target   []byte          // memory for the target as forwarded
 	idText   [32]byte
@@ -61,6 +62,7 @@ type state struct {
 	upstream  time.Duration // waiting for endpoints, all attempts
 	asked     bool          // an endpoint was asked
 	ticked    bool          // now is the end of the response
+	pending   bool          // the answer is waited for without a goroutine
 	headSent  bool          // the client has seen a part of the response
 	keep      bool          // the connection may carry another request
 	refused   bool          // the head could not be understood
@@ -147,6 +149,7 @@ func (x *exchange) clear() {
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
 	e.began, e.now, e.deadline, e.endpoint = 0, 0, 0, nil
 	e.upstream, e.asked, e.ticked, e.headSent, e.keep, e.refused, e.call = 0, false, false, false, false, false, false
+	e.pending, x.trial = false, trial{}
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
 	if e.policing {
@@ -335,6 +338,9 @@ func (x *exchange) record() {
 // bug reports a broken invariant that a request ran into. The connection is closed.
 func (d *Door) bug(r any, x *exchange) {
 	id, routeName := "", ""
+	if x != nil {
+		x.forsake()
+	}
 	if x != nil && x.site != nil {
 		id = string(x.requestID)
 		series := x.site.seriesUnmatched

@@ -64,7 +64,7 @@ func (d *Door) open(nc net.Conn, name string) (*conn, *listener.Rules) {
 
 // Begin serves the connection from its first byte.
 func (c *conn) Begin() {
-	c.poll.ServedBy(c)
+	c.polled = c.poll.ServedBy(c)
 	c.Resume()
 }
 
@@ -108,6 +108,7 @@ type conn struct {
 
 	tables *Tables // the generation that site belongs to
 	site   *site
+	polled bool // on the own poller
 	begun  bool // the handshake is over
 	served int
 	first  [1]byte // for TLS: what woke an idle connection
@@ -205,6 +206,12 @@ func (c *conn) run() (n next) {
 		if n := c.await(); n != more {
 			return n
 		}
+		if c.pending() {
+			if n := c.awaitAnswer(); n != more {
+				return n
+			}
+			continue
+		}
 		if c.x == nil {
 			c.x = newExchange(c)
 		}
@@ -216,17 +223,25 @@ func (c *conn) run() (n next) {
 			c.serveBundle(already)
 			return nothing
 		}
-		if !keep && !c.torn && c.x.lingers() {
-			c.x.linger()
-		}
-		if !keep || !c.x.pipelined() {
-			c.x.release()
-			c.x = nil
-		}
-		if !keep {
-			return nothing
+		if n := c.finish(keep); n != more {
+			return n
 		}
 	}
+}
+
+// pending says that the request in hand waits for its answer.
+func (c *conn) pending() bool { return c.x != nil && c.x.pending }
+
+// finish lets go of the request in hand, which is over.
+func (c *conn) finish(keep bool) next {
+	if !keep && !c.torn && c.x.lingers() {
+		c.x.linger()
+	}
+	if !keep || !c.x.pipelined() {
+		c.x.release()
+		c.x = nil
+	}
+	return moreIf(keep)
 }
 
 // reset closes the connection so that the client sees that its answer is not whole, where only the end of the connection says
@@ -240,7 +255,7 @@ func (c *conn) reset() {
 
 // await waits for a request. Most of them it serves: as long as each comes whole in one read, the loop is all there is.
 func (c *conn) await() next {
-	if c.x != nil { // pipelined
+	if c.x != nil { // pending, or pipelined
 		return more
 	}
 	if c.secure || !c.poll.CanLoop() {
@@ -250,6 +265,9 @@ func (c *conn) await() next {
 	err := c.poll.Loop(c) // Idle sets the bound
 	if err == poll.ErrDetached {
 		return later
+	}
+	if c.pending() {
+		return more
 	}
 	if c.x != nil && c.x.r == c.x.w && !c.over { // the end came while nothing was in hand
 		c.x.release()
@@ -283,7 +301,7 @@ func (c *conn) Take(n int) bool {
 			return false
 		}
 		if !x.carry(s) {
-			c.over = true
+			c.over = !x.pending
 			return false
 		}
 	}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"time"
 
 	"github.com/menshen-gateway/menshen/internal/fault"
 	"github.com/menshen-gateway/menshen/internal/h1"
-	"github.com/menshen-gateway/menshen/internal/h2"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/forward"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
@@ -26,20 +24,32 @@ func (x *exchange) serve() (keep bool) {
 	return x.readHead(s) && x.answerAndRecord(s)
 }
 
-// carry is serve for a request that whole has found to be here already.
+// carry is serve for a request that whole has found to be here already. When it says no, the request may be pending.
 func (x *exchange) carry(s *site) (keep bool) {
 	x.accept(s, x.headTo-x.headFrom)
+	x.trial.mayLeave = x.conn.polled
 	return x.answerAndRecord(s)
 }
 
-// answerAndRecord is the life of one request, top to bottom, once its head is there.
+// answerAndRecord is the life of one request, top to bottom, once its head is there. Where a request waits for an endpoint without a
+// goroutine (it is pending then), it ends early, and conn.awaitAnswer goes on.
 func (x *exchange) answerAndRecord(s *site) (keep bool) {
 	c := x.conn
 	c.served++
 	if c.draining() || s.requestsMax > 0 && c.served >= s.requestsMax {
 		x.keep = false
 	}
-	if f := x.dispatch(); f != nil {
+	f := x.dispatch()
+	if f == answerPending {
+		x.pending = true
+		return false
+	}
+	return x.conclude(f)
+}
+
+// conclude is the end of that life: f is what went wrong, if anything did.
+func (x *exchange) conclude(f *fault.Fault) (keep bool) {
+	if f != nil {
 		x.fail(f)
 	}
 	if x.keep && !x.body.complete {
@@ -115,236 +125,6 @@ func (x *exchange) dispatch() *fault.Fault {
 		return fault.New(fault.NoEndpoint, "no service takes this route's traffic")
 	}
 	return x.forward()
-}
-
-// forward has an endpoint answer, and another one when the first failed safely.
-func (x *exchange) forward() *fault.Fault {
-	if f := x.takeWhole(); f != nil {
-		return f
-	}
-	x.share = x.route.choose()
-	target := x.share.target
-	x.appendTarget()
-	pick := upstream.Request{}
-	if target.Key.Kind != forward.NoKey {
-		pick.Hash, pick.Hashed = x.hash(target.Key), true
-	}
-	var first *fault.Fault
-	for {
-		lease, err := target.Set.Pick(pick)
-		if err != nil {
-			if first != nil { // nobody else is left to try: what happened to the first attempt says more
-				return first
-			}
-			f := *fault.Of(err)
-			f.Kind = fault.NoEndpoint // that endpoints are full is not the client's doing
-			return &f
-		}
-		if lease.Endpoint == pick.Exclude { // there is no other: asking it again would only double the client's wait
-			lease.Done(upstream.Outcome{Ignored: true})
-			return first
-		}
-		x.endpoint = lease.Endpoint
-		f := x.attempt(lease)
-		if f == nil {
-			return nil
-		}
-		if first == nil {
-			first = f
-		}
-		if !x.mayRetry(f) {
-			return f
-		}
-		x.retries++
-		if pick.Exclude != nil {
-			pick.Tried = append(pick.Tried, pick.Exclude)
-		}
-		pick.Exclude = lease.Endpoint
-	}
-}
-
-// mayRetry decides from blame, method, body and budget alone.
-func (x *exchange) mayRetry(f *fault.Fault) bool {
-	switch {
-	case x.headSent, f.Kind.Blame() != fault.Upstream, x.retries >= x.share.retries:
-		return false
-	case x.deadline != 0 && poll.Now() >= x.deadline:
-		return false
-	case !x.replayable():
-		return false
-	case !f.Unsent && !idempotent(x.request.Method):
-		return false
-	}
-	return x.share.target.Set.AllowRetry()
-}
-
-// replayable says that the body, if there is one, is still whole.
-func (x *exchange) replayable() bool {
-	return x.body.framing == bodyNone || x.body.whole != nil || x.body.received == 0 && !x.body.complete && x.body.spill == nil
-}
-
-// bodyUnsent says that the request has a body of which nothing was sent: without it nobody can have acted on the request.
-func (x *exchange) bodyUnsent() bool {
-	return x.body.framing != bodyNone && x.body.whole == nil && x.body.received == 0
-}
-
-// idempotent lists the methods that may be sent twice (RFC 9110, 9.2.2).
-func idempotent(method []byte) bool {
-	switch string(method) {
-	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE":
-		return true
-	}
-	return false
-}
-
-// attempt asks one endpoint and relays its answer.
-func (x *exchange) attempt(lease upstream.Lease) *fault.Fault {
-	began := x.now
-	if x.asked {
-		began = x.tick()
-	} else {
-		x.asked, x.upstream = true, 0
-	}
-	settled := false
-	defer func() {
-		if !settled { // a panic passes by: the lease must not outlive it
-			lease.Done(upstream.Outcome{Ignored: true})
-		}
-	}()
-	var firstByte time.Duration
-	f, up := x.ask(lease, &firstByte, began)
-	x.upstream += x.now.Sub(began)
-	outcome := upstream.Outcome{Latency: firstByte}
-	if f == nil {
-		outcome.Failed = x.response.Status >= 502 && x.response.Status <= 504
-		if x.response.Status == 101 {
-			settled = true
-			x.startTunnel(up, lease) // the lease lasts as long as the tunnel
-			return nil
-		}
-		f = x.relay(up)
-	} else if up != nil {
-		up.Close()
-	}
-	if f != nil {
-		outcome.Failed = f.Kind.Blame() == fault.Upstream
-		outcome.Ignored = !outcome.Failed
-	}
-	settled = true
-	x.tick()
-	x.ticked = f == nil
-	outcome.Ended = x.now.Time()
-	lease.Done(outcome)
-	return f
-}
-
-// ask sends the request and reads the head of the final response. Interim responses are passed on.
-func (x *exchange) ask(lease upstream.Lease, firstByte *time.Duration, began poll.Instant) (*fault.Fault, *forward.Conn) {
-	pool := lease.Endpoint.Pool.(*forward.Pool)
-	up := pool.Get(began, !idempotent(x.request.Method))
-	for again := 0; ; {
-		if up == nil {
-			var f *fault.Fault
-			if up, f = pool.Dial(x.deadline, x.site.open); f != nil {
-				x.tick()
-				return f, nil
-			}
-			x.tick()
-		}
-		up.WritePatience(x.share.target.TimeoutIdle)
-		x.conn.hold(&x.conn.endpoint, up.Poll())
-		f := x.exchangeHeads(up)
-		x.conn.hold(&x.conn.endpoint, nil)
-		if f == nil {
-			x.now = max(x.now, up.Poll().Recent()) // when the answer came
-			*firstByte = max(1, x.now.Sub(began))
-			return nil, up
-		}
-		x.tick()
-		// An idle connection that the endpoint closed just before we used it says nothing about the endpoint. Nor does a stream that
-		// it has not acted on (GOAWAY, REFUSED_STREAM), when that happens once.
-		if !up.Reused {
-			again++
-		}
-		if !up.Reused && (!f.Unsent || again > 1) || f.Kind != fault.UpstreamBroken || x.headSent || !x.replayable() || !f.Unsent && !x.bodyUnsent() && !idempotent(x.request.Method) {
-			return f, up
-		}
-		up.Close()
-		up = nil
-	}
-}
-
-// exchangeHeads writes the request (its head and, when it was read whole, its body in one write) and reads response heads until
-// the final one.
-func (x *exchange) exchangeHeads(up *forward.Conn) *fault.Fault {
-	r := &x.request
-	x.response.Reset() // an attempt may have left half a head
-	head := forward.RequestHead{Hop: &x.hop, Target: x.target, Host: r.Host, Chunked: x.body.unmeasured(), Declare: x.body.declare, Length: len(x.body.whole)}
-	if w := x.route.rewrite; w != nil && w.host != "" {
-		head.Host = []byte(w.host)
-	}
-	if x.upgrades() {
-		head.Upgrade = r.Upgrade
-	}
-	if e := &x.policy.ToEndpoint; x.policing && !e.Empty() {
-		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
-	}
-	if len(head.Host) == 0 { // HTTP/1.0 without Host
-		head.Host = []byte(x.endpoint.Address)
-	}
-	x.out = forward.AppendRequest(x.out[:0], r, &head)
-	before := poll.Earlier(x.now.Add(x.share.target.TimeoutFirst), x.deadline)
-	opening := forward.Opening{Head: x.out, Whole: x.body.whole, More: !x.body.complete, Chunked: x.body.unmeasured(), Now: x.now, Before: before}
-	if x.conn.stream == nil {
-		opening.Spare = x.in[x.w:] // nothing is read from the client before the answer is passed on, but into other memory
-	}
-	err := up.Open(opening)
-	x.out = x.out[:0]
-	if f, ok := err.(*fault.Fault); ok { // the answer did not come
-		return f
-	}
-	if err != nil {
-		f := fault.Wrap(fault.UpstreamBroken, "the service closed the connection before it had the whole request", err)
-		f.Unsent = up.Reused && x.body.framing == bodyNone || h2.Unsent(err) // nothing of an unfinished head can have been acted on
-		return f
-	}
-	if !x.body.complete {
-		x.startPump(up)
-		before = x.answerBefore(poll.Now())
-	}
-	for {
-		f := up.ReadHead(&x.response, r.Method, before)
-		if f != nil {
-			if f.Kind == fault.UpstreamTimeout && x.pumping != nil {
-				now := poll.Now()
-				if before = x.answerBefore(now); before > now { // the body took its time
-					continue
-				}
-			}
-			if own, _ := x.joinPump(up, false); own != nil && own.Kind != fault.UpstreamBroken {
-				return own
-			}
-			return f
-		}
-		switch status := x.response.Status; {
-		case status == 100:
-			x.relayContinue()
-		case status == 101:
-			if !x.upgrades() {
-				x.joinPump(up, false)
-				return fault.New(fault.UpstreamBroken, "the service changed the protocol without being asked")
-			}
-			return nil
-		case status < 200:
-			if r.Minor > 0 && x.pumping == nil {
-				if f := x.relayInterim(); f != nil {
-					return f
-				}
-			}
-		default:
-			return nil
-		}
-	}
 }
 
 // upgrades says that the request asks for another protocol that we tunnel. HTTP/2 in clear text is none (RFC 9113, 3.1
@@ -523,7 +303,7 @@ func (x *exchange) write(p []byte) *fault.Fault {
 // answer sends a response of the gateway's own. fields are ready lines.
 func (x *exchange) answer(status int, fields, body []byte) {
 	x.status = status
-	if !x.drainable() {
+	if x.conn.draining() || !x.drainable() {
 		x.keep = false
 	}
 	out := h1.AppendStatusLine(x.out[:0], status)

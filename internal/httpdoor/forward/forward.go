@@ -132,6 +132,7 @@ func (p *Pool) Put(c *Conn, now poll.Instant) {
 		return
 	}
 	c.idleSince = now
+	c.poll.ServedBy(nil)
 	var old *Conn
 	p.mu.Lock()
 	if p.closed || len(p.idle) >= p.idleMax {
@@ -224,6 +225,7 @@ type Conn struct {
 	spare     []byte // lent for buf
 	r, w      int
 	idleSince poll.Instant
+	now       poll.Instant // a reading of the clock for AwaitAnswer; 0: none
 
 	framing   framing
 	remaining int64 // of a Content-Length body
@@ -306,7 +308,11 @@ type Opening struct {
 	Spare   []byte // memory for the answer: lent until Put, Close or Slim, used if it is not too short
 	Now     poll.Instant
 	Before  poll.Instant // bounds the wait for the answer
+	Server  poll.Server  // not nil: it can be resumed, and needs no goroutine to wait (ErrPending)
 }
+
+// ErrPending is returned by Open when the request is sent and AwaitAnswer is to follow.
+var ErrPending = errors.New("the answer is still to come")
 
 // Open sends the beginning of a request. When nothing follows, it may wait until the answer begins: the error is a *fault.Fault
 // when everything was sent and no answer came.
@@ -319,19 +325,26 @@ func (c *Conn) Open(o Opening) error {
 		return c.Write(o.Head)
 	}
 	if len(o.Head)+len(o.Whole) <= cap(o.Head) { // in one write
-		return c.ask(append(o.Head, o.Whole...), o.Now, o.Before)
+		return c.ask(append(o.Head, o.Whole...), &o)
 	}
 	if err := c.Write(o.Head); err != nil {
 		return err
 	}
-	return c.ask(o.Whole, o.Now, o.Before)
+	return c.ask(o.Whole, &o)
 }
 
 // ask sends the last bytes of a request and waits for the answer to begin.
-func (c *Conn) ask(p []byte, now, before poll.Instant) error {
-	c.poll.ReadBeforeSince(now, before)
+func (c *Conn) ask(p []byte, o *Opening) error {
+	c.poll.ReadBeforeSince(o.Now, o.Before)
 	if c.net != net.Conn(c.poll) {
 		return c.Write(p)
+	}
+	if o.Server != nil && c.poll.ServedBy(o.Server) {
+		if err := c.Write(p); err != nil {
+			return err
+		}
+		c.now = o.Now
+		return ErrPending
 	}
 	n, asked, err := c.poll.Ask(p, c)
 	c.w = n
@@ -339,6 +352,35 @@ func (c *Conn) ask(p []byte, now, before poll.Instant) error {
 		return c.readFault(err, true)
 	}
 	return err
+}
+
+// AwaitAnswer waits until the answer begins, and reads what is there of it. left says that the wait takes no goroutine: the connection is not ours any
+// more, Opening.Server is resumed when there is something, and AwaitAnswer is to be called again.
+func (c *Conn) AwaitAnswer() (left bool, f *fault.Fault) {
+	switch err := c.poll.Loop((*arrival)(c)); err {
+	case nil:
+		return false, nil
+	case poll.ErrDetached:
+		return true, nil
+	default:
+		return false, c.readFault(err, true)
+	}
+}
+
+// arrival is a Conn under the poller's Loop, up to the first bytes of an answer.
+type arrival Conn
+
+func (a *arrival) Room() []byte { return (*Conn)(a).Room() }
+
+func (a *arrival) Take(n int) (goOn bool) {
+	a.w = n
+	return n == 0
+}
+
+// Idle gives a recent reading of the clock once; where the poller needs it again it reads it itself.
+func (a *arrival) Idle() (now poll.Instant) {
+	now, a.now = a.now, 0
+	return now
 }
 
 // spareMin is the least memory for an answer that spares taking a buffer.
