@@ -82,7 +82,7 @@ var bans = []struct{ who, whom, reason string }{
 
 // allowed are exceptions from bans: "who whom".
 var allowed = []string{
-	"poll unsafe", // the address of a buffer in a system call
+	"poll unsafe",    // the address of a buffer in a system call
 	"observe unsafe", // the import that linkname demands, for the number of the processor
 	"cmd/menshen github.com/spf13/cobra",
 	"testenv testing", "testenv log", "testenv github.com/go-sql-driver/mysql",
