@@ -134,3 +134,48 @@ func TestPanicEndsTheAttempt(t *testing.T) {
 		t.Errorf("%d requests active at the end", e.Active)
 	}
 }
+
+// A body leaves behind its head whatever their lengths are, and however the endpoint sends them: the head may grow by more than was left free for it.
+func TestBodiesBehindGrownHeads(t *testing.T) {
+	t.Parallel()
+	config := func(more string) string { return strings.Replace(simple, "service: a}", "service: a"+more+"}", 1) }
+	a := endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			q, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			var length, split int
+			_, _ = fmt.Sscanf(q.URL.Path, "/%d/%d", &length, &split)
+			answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", length, pattern(length))
+			_, _ = io.WriteString(c, answer[:min(split, len(answer))])
+			if split < len(answer) {
+				runtime.Gosched()
+				_, _ = io.WriteString(c, answer[split:])
+			}
+		}
+	})
+	for name, g := range map[string]*gate{
+		"plain": open(t, config(""), "A", a),
+		"grown": open(t, config(", policies: [{headers: {response: {set: {X-Long: "+strings.Repeat("x", 1000)+"}}}}]"), "A", a),
+	} {
+		c := g.dial()
+		for _, length := range []int{0, 1, joinMin - 1, joinMin, joinMin + 1, 10_000, 14_000, 15_000, 15_500, 16_000, 16_384, 17_000, 70_000, 140_000} {
+			for _, split := range []int{10, 60, 5_000, 1 << 20} {
+				c.send(fmt.Sprintf("GET /%d/%d HTTP/1.1\r\nHost: a\r\n\r\n", length, split))
+				if resp, body := c.get("GET"); resp.StatusCode != 200 || body != pattern(length) {
+					t.Fatalf("%s: %d, %d bytes instead of %d (split at %d)", name, resp.StatusCode, len(body), length, split)
+				}
+			}
+		}
+	}
+}
+
+// pattern is text of a length in which no place looks like another nearby.
+func pattern(length int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < length; i++ {
+		fmt.Fprintf(&b, "%d,", i)
+	}
+	return b.String()[:length]
+}

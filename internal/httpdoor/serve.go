@@ -196,7 +196,13 @@ func (x *exchange) relay(up *forward.Conn) *fault.Fault {
 		if len(piece) == 0 {
 			break
 		}
-		if f := x.send(piece, chunked); f != nil {
+		f = nil
+		if whole := x.joined(up, piece, chunked); whole != nil {
+			f = x.write(whole)
+		} else {
+			f = x.send(piece, chunked)
+		}
+		if f != nil {
 			return x.abandon(up, f)
 		}
 	}
@@ -241,6 +247,21 @@ func (x *exchange) abandon(up *forward.Conn, f *fault.Fault) *fault.Fault {
 	}
 	up.Close()
 	return f
+}
+
+// joinMin is the least piece that is not copied behind the head.
+const joinMin = 2 << 10
+
+// joined puts what is queued before a long piece of the body, where the endpoint's head was: they leave in one write. It gives nil when that cannot be.
+func (x *exchange) joined(up *forward.Conn, piece []byte, chunked bool) []byte {
+	if chunked || len(piece) < joinMin || x.conn.stream != nil {
+		return nil
+	}
+	whole := up.Prepend(x.out, piece)
+	if whole != nil {
+		x.out = x.out[:0]
+	}
+	return whole
 }
 
 // send queues a piece of the body, or sends it at once when it is long.

@@ -347,7 +347,7 @@ func (c *Conn) ask(p []byte, o *Opening) error {
 		return ErrPending
 	}
 	n, asked, err := c.poll.Ask(p, c)
-	c.w = n
+	c.w += n
 	if err != nil && (asked || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, poll.ErrInterrupted)) {
 		return c.readFault(err, true)
 	}
@@ -373,7 +373,7 @@ type arrival Conn
 func (a *arrival) Room() []byte { return (*Conn)(a).Room() }
 
 func (a *arrival) Take(n int) (goOn bool) {
-	a.w = n
+	a.w += n
 	return n == 0
 }
 
@@ -386,17 +386,22 @@ func (a *arrival) Idle() (now poll.Instant) {
 // spareMin is the least memory for an answer that spares taking a buffer.
 const spareMin = poll.SmallBuffer / 2
 
+// headroom is what a response's head may grow by on its way, for Prepend.
+const headroom = 512
+
 // Room takes the memory for an answer that begins: no buffer is held while the endpoint thinks.
 func (c *Conn) Room() []byte {
-	switch {
-	case c.buf != nil:
-	case len(c.spare) >= spareMin:
+	if c.buf != nil {
+		return c.buf[c.w:]
+	}
+	if len(c.spare) >= spareMin {
 		n := min(len(c.spare), poll.SmallBuffer-1) // of no pool's size: poll.Put leaves it alone
 		c.buf = c.spare[:n:n]
-	default:
+	} else {
 		c.buf = poll.GetSmall()
 	}
-	return c.buf
+	c.r, c.w = headroom, headroom
+	return c.buf[c.w:]
 }
 
 // frameRoom is what chunked framing adds to a piece.
@@ -573,6 +578,17 @@ func (c *Conn) Trailers() []h1.Field {
 		return c.stream.Trailers()
 	}
 	return c.chunks.Trailers()
+}
+
+// Prepend gives a piece of Body with other bytes before it, in one piece; nil when there is no room. What lay before the piece is overwritten, the views of
+// the head among it.
+func (c *Conn) Prepend(head, piece []byte) []byte {
+	at := cap(c.buf) - cap(piece)
+	if at < len(head) || len(piece) == 0 || &c.buf[at] != &piece[0] {
+		return nil
+	}
+	copy(c.buf[at-len(head):at], head)
+	return c.buf[at-len(head) : at+len(piece)]
 }
 
 // Body gives the next piece of the body: a view that lives until the next call. It is empty only when the body is Done. A
