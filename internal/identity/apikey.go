@@ -5,7 +5,9 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 	"strings"
+	"sync"
 
 	"github.com/menshen-gateway/menshen/internal/config"
 )
@@ -60,13 +62,30 @@ func (d *Directory) addAPIKey(c *config.Config, consumer *Consumer, path, key st
 
 func slotOf(digest *[sha256.Size]byte) uint64 { return binary.LittleEndian.Uint64(digest[:8]) }
 
+// hasher is a digest under way. They are kept, because whether Sum256 allocates one depends on what the compiler inlines.
+type hasher struct {
+	hash.Hash
+	sum [sha256.Size]byte
+}
+
+var hashers = sync.Pool{New: func() any { return &hasher{Hash: sha256.New()} }}
+
+func digestOf(key []byte) [sha256.Size]byte {
+	h := hashers.Get().(*hasher)
+	defer hashers.Put(h)
+	h.Reset()
+	_, _ = h.Write(key) // never fails
+	h.Sum(h.sum[:0])
+	return h.sum
+}
+
 // APIKey gives the consumer whose key this is; nil when it is nobody's. What the look-up takes depends on the key's digest
 // only, whose bits a client cannot choose, and digests are compared in constant time. It does not allocate.
 func (d *Directory) APIKey(key []byte) *Consumer {
 	if d == nil || len(key) == 0 || len(key) > apiKeyBytesMax {
 		return nil
 	}
-	digest := sha256.Sum256(key)
+	digest := digestOf(key)
 	found := (*Consumer)(nil)
 	for i := range d.keys[slotOf(&digest)] {
 		k := &d.keys[slotOf(&digest)][i]
