@@ -2,6 +2,7 @@ package sqldoor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -327,5 +328,31 @@ func TestDrainEndsWhenItsTimeIsOver(t *testing.T) {
 	}
 	if err := <-answered; err == nil {
 		t.Error("the statement succeeded")
+	}
+}
+
+// A session that Retire takes for idle at the last moment, when the statement has come already that begins a transaction, may end that.
+func TestDrainLeavesTransactionThatHasJustBegun(t *testing.T) {
+	db := mariadb(t)
+	config, certificate := serverTLS(t)
+	g := open(t, shop(db.Addr), func(d *Door) { d.o.TLS = func(string) *tls.Config { return config } })
+	secure := &tls.Config{RootCAs: certificate.Pool, ServerName: "localhost"}
+	for i, r := range []*raw{connect(t, g, 0, "shop"), compressed(t, g, mysql.Zlib, nil, 0), compressed(t, g, mysql.Uncompressed, secure, 0)} {
+		r.ask(mysql.ComQuery, "BEGIN")
+		for _, s := range g.sessionsOf("") {
+			if s.id == r.ThreadID {
+				s.client.Interrupt()
+			}
+		}
+		id := 800 + i
+		if a, _ := r.ask(mysql.ComQuery, fmt.Sprintf("INSERT INTO users (id, name) VALUES (%d, 'begun')", id)); a.Code != 0 {
+			t.Errorf("in the transaction: error %d", a.Code)
+		}
+		if a, _ := r.ask(mysql.ComQuery, "COMMIT"); a.Code != 0 {
+			t.Errorf("its end: error %d", a.Code)
+		}
+		if n := value[int](t, db.Open(t, "root", "shop"), "SELECT COUNT(*) FROM users WHERE id = ?", id); n != 1 {
+			t.Errorf("client %d: %d rows", i, n)
+		}
 	}
 }

@@ -245,6 +245,12 @@ func (s *session) await() next {
 	if err == poll.ErrDetached {
 		return later
 	}
+	if err != nil && errors.Is(err, poll.ErrInterrupted) && s.inTransaction() {
+		// Retire took the session for idle in the moment in which the statement came that began the transaction.
+		if err = s.client.Await(); err == poll.ErrDetached {
+			return later
+		}
+	}
 	s.resting = false
 	s.idle.Store(false)
 	switch {

@@ -2,8 +2,8 @@
 // to the instance behind the database that they chose. The way of one statement is serve.go, top to bottom; sign-in is
 // signin.go; which MySQL error a fault becomes is errors.go.
 //
-// A session is one goroutine with at most one connection to an instance; between statements, in a transaction too, it has none where the own
-// poller can wait for it (Resume). It takes one from the instance's pool for each statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
+// A session is at most one goroutine with at most one connection to an instance. While it waits for its client's next statement, in a transaction too, or for an answer, it has no
+// goroutine where the own poller can wait for it (Resume). It takes a connection from the instance's pool for each statement and gives it back after it, unless something pins it there (pins.go): a transaction, a temporary table, a lock, and
 // whatever else cannot be made again on another connection. What can be made again, variables above all, is remembered
 // and set on the connection that the next statement gets. Where LAST_INSERT_ID(), ROW_COUNT() and the like can be asked for
 // is in state.go. Answers are passed on undecoded; only their boundaries are followed. A statement is never sent twice,
@@ -15,7 +15,7 @@
 // lost, the session goes on with another connection only if that is the same to the client: outside of a transaction, and with
 // nothing on the old one that cannot be made again. Otherwise the client gets an error and its session ends.
 //
-// Goroutines: one for each session that is not idle on the own poller, whose workers serve it then; it ends with its client or by Drain, which
+// Goroutines: one for each session that does not wait on the own poller, whose workers serve it as soon as something has come; it ends with its client or by Drain, which
 // waits for it. Package listener accepts, and has the books of who is there.
 //
 // Locks: Door.mu guards the counts of consumers; session.mu guards what Cut closes. The lock of All may be held when session.mu is taken, never the
