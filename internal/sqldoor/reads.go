@@ -470,13 +470,14 @@ func (s *session) accepted() error {
 		return s.lost(err)
 	}
 	b := l.Buffered()
-	if mysql.IsError(b[mysql.HeaderLen:]) && elsewhere(uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8) {
+	h, _ := mysql.ParseHeader(b)
+	whole := mysql.HeaderLen + h.Length
+	if mysql.IsError(b[mysql.HeaderLen:]) && elsewhere(uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8) && whole <= poll.SmallBuffer { // no server's is longer
 		l.Warned = backend.Nobody
-		h, _ := mysql.ParseHeader(b)
-		if err := l.Need(min(mysql.HeaderLen+h.Length, poll.SmallBuffer)); err != nil {
+		if err := l.Need(whole); err != nil {
 			return s.lost(err)
 		}
-		l.Skip(mysql.HeaderLen + h.Length)
+		l.Skip(whole)
 		return errElsewhere
 	}
 	s.drop()

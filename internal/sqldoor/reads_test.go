@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/testenv"
 )
 
@@ -443,6 +445,29 @@ func TestReadAllocatesNothing(t *testing.T) {
 	}
 	if n := g.tables.Load().databases["shop"].keeper.went[replica].Load(); n < 500 {
 		t.Errorf("%d reads went to replicas", n)
+	}
+}
+
+// An error of a replica that may not be the primary's is not passed on, unless it is longer than any that servers have and cannot be looked at as a whole.
+func TestLongErrorOfReplica(t *testing.T) {
+	statement := mysql.AppendCommand(nil, mysql.ComQuery, "SELECT 1")
+	for _, length := range []int{1, 500, poll.SmallBuffer - mysql.HeaderLen - 9, poll.SmallBuffer, 3 * poll.SmallBuffer} {
+		packet, _ := mysql.AppendPacket(nil, 1, []byte("\xff\x7a\x04#42S02"+strings.Repeat("x", length))) // 1146
+		on := func(text []byte) *wire.Conn {
+			return wire.On(poll.New(&scripted{texts: [][]byte{text[:7], text[7:]}}))
+		}
+		s := &session{client: on(statement), link: &link{Conn: &backend.Conn{Conn: on(packet)}, reads: true}}
+		if err := s.client.Need(len(statement)); err != nil {
+			t.Fatal(err)
+		}
+		s.st.kept = len(statement)
+		passed := len(packet) > poll.SmallBuffer
+		if err := s.accepted(); (err == nil) != passed || err != nil && err != errElsewhere {
+			t.Errorf("%d bytes: %v", length, err)
+		}
+		if kept, rest := len(s.client.Buffered()) > 0, len(s.link.Buffered()) > 0; kept == passed || rest != passed {
+			t.Errorf("%d bytes: the statement is there: %v, the error is: %v", length, kept, rest)
+		}
 	}
 }
 
