@@ -128,8 +128,8 @@ func (c *Conn) Recent() poll.Instant { return c.poll.Recent() }
 // WritePatience bounds how long the peer may refuse bytes; zero is for ever.
 func (c *Conn) WritePatience(d time.Duration) { c.poll.WritePatience(d) }
 
-// Interrupt makes the present or next read fail with poll.ErrInterrupted. After it a TLS connection cannot be read any
-// more.
+// Interrupt makes the present or next read fail with poll.ErrInterrupted, once. The connection can be read on after it, under
+// TLS too (see there).
 func (c *Conn) Interrupt() { c.poll.Interrupt() }
 
 // Alive says that the connection is open and silent, as one that nobody waits on must be.
