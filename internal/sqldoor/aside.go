@@ -301,11 +301,12 @@ func (s *session) recordSignIn(begun poll.Instant, user, database string, e *mys
 	s.door.o.Access.Write(&r)
 }
 
-// logFault logs what the client is not told. What clients do wrong is for debugging only.
+// logFault logs what the client is not told. What clients do wrong, and what instances answer to them, is for debugging only; that an instance does not take
+// the gateway's login is not.
 func (s *session) logFault(what string, err error) {
 	log := s.door.o.Log.Debug
 	var answered *mysql.Error
-	if f := fault.Of(err); f.Kind.Blame() != fault.Client && !errors.As(err, &answered) {
+	if f := fault.Of(err); f.Kind.Blame() != fault.Client && (!errors.As(err, &answered) || refusesLogin(answered)) {
 		log = s.door.o.Log.Warn
 	}
 	log(what, "session", s.id, "database", s.database, "error", err)

@@ -140,11 +140,10 @@ func why(f *fault.Fault) string {
 
 // errorOfInstance is what the client may read of an instance's refusal to let the gateway in.
 func errorOfInstance(e *mysql.Error, database string) mysql.Error {
-	switch e.Code {
-	case 1044, 1045, 1251, 1698, 4151:
-		// The gateway's own login is wrong. Its name and address are nothing for the client.
+	if refusesLogin(e) { // its name and address are nothing for the client
 		return mysql.Error{Code: 1105, State: "HY000", Message: fmt.Sprintf("The gateway could not sign in to the instance of database '%s'", database)}
-	case 1049:
+	}
+	if e.Code == 1049 {
 		return errorUnknownDatabase(database)
 	}
 	out := *e
@@ -152,4 +151,13 @@ func errorOfInstance(e *mysql.Error, database string) mysql.Error {
 		out.State = "HY000"
 	}
 	return out
+}
+
+// refusesLogin says that an instance does not take the gateway's own login as the config has it: from its host, with its password, in its way, or without TLS.
+func refusesLogin(e *mysql.Error) bool {
+	switch e.Code {
+	case 1044, 1045, 1129, 1130, 1251, 1524, 1698, 1862, 2012, 3118, 3159, 4151: // 2012 is Vitess's: no way that it has is open to this login
+		return true
+	}
+	return false
 }
