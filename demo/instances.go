@@ -36,8 +36,8 @@ type Instance struct {
 	done     chan struct{} // closed when Accept has returned
 }
 
-// startInstance serves a database made by a script on a listener, which it owns from now on.
-func startInstance(ln net.Listener, script string) (*Instance, error) {
+// startInstance serves a database made by a script on a listener, which it owns from now on. Each of the settings may change how it is served.
+func startInstance(ln net.Listener, script string, settings ...func(*server.Config)) (*Instance, error) {
 	database := memory.NewDatabase("shop")
 	database.BaseDatabase.EnablePrimaryKeyIndexes()
 	provider := memory.NewDBProvider(database)
@@ -54,8 +54,11 @@ func startInstance(ln net.Listener, script string) (*Instance, error) {
 	}
 
 	t := &tracked{Listener: ln, open: map[net.Conn]struct{}{}}
-	s, err := server.NewServer(server.Config{Protocol: "tcp", Address: ln.Addr().String(), Listener: t},
-		engine, sql.NewContext, memory.NewSessionBuilder(provider), nil)
+	c := server.Config{Protocol: "tcp", Address: ln.Addr().String(), Listener: t}
+	for _, set := range settings {
+		set(&c)
+	}
+	s, err := server.NewServer(c, engine, sql.NewContext, memory.NewSessionBuilder(provider), nil)
 	if err != nil {
 		ln.Close()
 		return nil, fmt.Errorf("start the embedded instance on %s: %w", ln.Addr(), err)
