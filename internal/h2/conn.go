@@ -26,6 +26,8 @@ const (
 	lingerTime = time.Second
 	// closedKept is how many closed streams are remembered, to tell a peer's mistake from frames that crossed ours.
 	closedKept = 128
+	// refusedTime is how long a stream that the endpoint has refused says something about the next ones.
+	refusedTime = time.Second
 )
 
 // Conn is one connection. Its methods may be called from any goroutine.
@@ -67,6 +69,8 @@ type Conn struct {
 	leaving      leaving
 	ready        chan struct{} // client: closed when the peer's first SETTINGS came, or the connection failed
 	unwelcome    bool          // client: the endpoint takes no further stream
+	refusedAt    time.Time     // client: when the endpoint last refused a stream; zero: not within refusedTime
+	refusedLeft  int           // client: how many it had not refused then
 	finishing    bool          // close for writing when everything is sent
 	shut         bool          // that is done
 	lastAccepted uint32
@@ -477,6 +481,9 @@ func (c *Conn) takeReset(f frame, p []byte) error {
 	if s != nil {
 		code := Code(binary.BigEndian.Uint32(p))
 		c.closeLocked(s, &Error{Code: code, Remote: true, Unsent: code == RefusedStream}, false)
+		if c.client && code == RefusedStream {
+			c.refusedAt, c.refusedLeft = time.Now(), len(c.streams)
+		}
 	}
 	c.mu.Unlock()
 	if idle {

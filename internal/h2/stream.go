@@ -132,14 +132,32 @@ func (c *Conn) newStreamLocked() *Stream {
 }
 
 // Reserve takes a place for a new stream; nil when the connection has none. most bounds the streams at once beside what the
-// peer allows.
+// peer allows. One that has just refused a stream (REFUSED_STREAM: RFC 9113, 5.1.2 and 8.7) allows, for a second, no more than it
+// had left: a new one when another has ended.
 func (c *Conn) Reserve(most int) *Stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed != nil || c.leaving != staying || c.active >= min(most, c.peerStreams) || c.next > streamIDMax-2 {
 		return nil
 	}
+	if c.refusedLocked() && c.active >= c.refusedLeft {
+		return nil
+	}
 	return c.newStreamLocked()
+}
+
+// Refused says whether the peer has refused a stream within the last second.
+func (c *Conn) Refused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusedLocked()
+}
+
+func (c *Conn) refusedLocked() bool {
+	if !c.refusedAt.IsZero() && time.Since(c.refusedAt) >= refusedTime {
+		c.refusedAt = time.Time{} // the clock is read only when it matters
+	}
+	return !c.refusedAt.IsZero()
 }
 
 // Usable says whether the connection takes new streams, now or when others have ended.

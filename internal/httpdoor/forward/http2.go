@@ -24,6 +24,9 @@ const (
 	// connection is one reading goroutine here and mostly one thread there.
 	streamsPerBundle = 100
 	streamWindow     = 256 << 10
+	// refusingMost is how many connections an endpoint may refuse streams on before no other is opened: then it is the endpoint
+	// that has had enough, not the connection.
+	refusingMost = 4
 )
 
 // bundleLimits give each stream its window for itself: a client that is slow to take its response holds up nobody else's.
@@ -36,6 +39,10 @@ var bundleLimits = h2.Limits{
 func (p *Pool) getStream() *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.getStreamLocked()
+}
+
+func (p *Pool) getStreamLocked() *Conn {
 	for _, b := range p.bundles {
 		if st := b.Reserve(streamsPerBundle); st != nil {
 			c := p.newStream(b, st)
@@ -74,12 +81,25 @@ func (p *Pool) dialer() *net.Dialer {
 	}
 }
 
-// dialStream opens a connection, or takes a place on one that somebody else has opened meanwhile.
+// dialStream opens a connection, or takes a place on one that somebody else has opened meanwhile. While the endpoint refuses streams,
+// each connection may have one more opened beside it, not one for each stream that it refuses.
 func (p *Pool) dialStream(ctx context.Context, open func(net.Conn) *poll.Conn) (*Conn, *fault.Fault) {
-	for {
+	for waited := false; ; waited = true {
 		p.mu.Lock()
+		refusing := p.refusingLocked()
+		if waited || refusing > 0 {
+			if c := p.getStreamLocked(); c != nil {
+				p.mu.Unlock()
+				c.Reused = false // whoever falls back on a new connection gets one that counts as new
+				return c, nil
+			}
+		}
 		dialing := p.dialing
 		if dialing == nil {
+			if refusing >= refusingMost && 2*refusing > len(p.bundles) {
+				p.mu.Unlock()
+				return nil, refusingFault(p.address, refusing)
+			}
 			p.dialing = make(chan struct{})
 			p.mu.Unlock()
 			return p.dialBundle(ctx, open)
@@ -87,14 +107,26 @@ func (p *Pool) dialStream(ctx context.Context, open func(net.Conn) *poll.Conn) (
 		p.mu.Unlock()
 		select {
 		case <-dialing:
-			if c := p.getStream(); c != nil {
-				c.Reused = false // whoever falls back on a new connection gets one that counts as new
-				return c, nil
-			}
 		case <-ctx.Done():
 			return nil, connectFault(p.address, ctx.Err())
 		}
 	}
+}
+
+// refusingLocked counts the connections on which the endpoint has just refused a stream.
+func (p *Pool) refusingLocked() (n int) {
+	for _, b := range p.bundles {
+		if b.Refused() {
+			n++
+		}
+	}
+	return n
+}
+
+func refusingFault(address string, conns int) *fault.Fault {
+	f := fault.Wrap(fault.UpstreamBroken, "the service refuses requests", fmt.Errorf("%s has refused streams on %d connections within a second", address, conns))
+	f.Unsent = true
+	return f
 }
 
 // dialBundle opens a connection for the first stream that waits for it, and tells the others, once the endpoint has said how many it
