@@ -85,11 +85,13 @@ type Pool struct {
 	idleMax int
 	http2   bool
 
-	mu      sync.Mutex
-	idle    []*Conn
-	closed  bool
-	bundles []*h2.Conn    // HTTP/2: connections in use and idle, the oldest first
-	dialing chan struct{} // HTTP/2: closed when a connection that others wait for too has come, or has not
+	mu       sync.Mutex
+	idle     []*Conn
+	closed   bool
+	bundles  []*h2.Conn // HTTP/2: connections in use and idle, the oldest first
+	newest   *h2.Conn   // HTTP/2: the last that was dialled, while it lives
+	newestAt poll.Instant
+	dialing  chan struct{} // HTTP/2: closed when a connection that others wait for too has come, or has not
 }
 
 // idleTimeout is how long an idle connection is kept. Most servers close theirs after 60 to 75 s; we do so first.

@@ -27,6 +27,8 @@ const (
 	// refusingMost is how many connections an endpoint may refuse streams on before no other is opened: then it is the endpoint
 	// that has had enough, not the connection.
 	refusingMost = 4
+	// newTime is how long a connection counts as new for those who fall back on a new one.
+	newTime = time.Second
 )
 
 // bundleLimits give each stream its window for itself: a client that is slow to take its response holds up nobody else's.
@@ -87,12 +89,19 @@ func (p *Pool) dialStream(ctx context.Context, open func(net.Conn) *poll.Conn) (
 	for waited := false; ; waited = true {
 		p.mu.Lock()
 		refusing := p.refusingLocked()
-		if waited || refusing > 0 {
-			if c := p.getStreamLocked(); c != nil {
-				p.mu.Unlock()
-				c.Reused = false // whoever falls back on a new connection gets one that counts as new
-				return c, nil
+		var c *Conn
+		switch {
+		case waited, refusing > 0:
+			c = p.getStreamLocked()
+		case p.newest != nil && poll.Now().Sub(p.newestAt) < newTime: // who came a moment too late to wait for it
+			if st := p.newest.Reserve(streamsPerBundle); st != nil {
+				c = p.newStream(p.newest, st)
 			}
+		}
+		if c != nil {
+			p.mu.Unlock()
+			c.Reused = false // whoever falls back on a new connection gets one that counts as new
+			return c, nil
 		}
 		dialing := p.dialing
 		if dialing == nil {
@@ -163,12 +172,16 @@ func (p *Pool) dialBundle(ctx context.Context, open func(net.Conn) *poll.Conn) (
 		b.Drain() // its one stream may end
 	} else {
 		p.bundles = append(p.bundles, b)
+		p.newest, p.newestAt = b, poll.Now()
 	}
 	p.mu.Unlock()
 	go func() { // ends with the connection: idle, drained or broken
 		_ = b.Serve(nil)
 		p.mu.Lock()
 		p.bundles = slices.DeleteFunc(p.bundles, func(other *h2.Conn) bool { return other == b })
+		if p.newest == b {
+			p.newest = nil
+		}
 		p.mu.Unlock()
 	}()
 	if st == nil {
