@@ -223,7 +223,7 @@ func (s *session) lost(err error) error {
 		return fault.Wrap(fault.UpstreamTimeout, "the statement took too long", err)
 	}
 	kind := s.shutBy(fault.UpstreamBroken)
-	if s.link.reads && !s.st.answered && kind == fault.UpstreamBroken && !s.interrupted() {
+	if s.link.reads && !s.st.answered && kind == fault.UpstreamBroken && !s.halted.Load() {
 		s.lostReplica(err)
 		return errElsewhere
 	}

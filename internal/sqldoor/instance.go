@@ -45,12 +45,12 @@ func (h *holding) Close() error {
 // primary leases the instance that takes writes, and for which a statement is that must not read anything old. A database with a single
 // instance has it for its primary whatever that says about itself: what is read-only refuses writes in its own words.
 //
-// In a group there may be none for a while. Then primary waits until the moment until (0: not at all), or until dead is closed; at most
+// In a group there may be none for a while. Then primary waits until the moment until (0: not at all), or until stop is closed; at most
 // config.Database.FailoverQueue callers wait at once. Nothing of the caller's statement may have been sent before. The lease is for one
 // connection: between primary and the moment when a statement is sent the instance may lose its role (see link.deposed).
 //
 // The error is a *fault.Fault, or one of errors.go that says why there is no primary.
-func (d *database) primary(dead <-chan struct{}, until poll.Instant) (*instance, upstream.Lease, error) {
+func (d *database) primary(stop <-chan struct{}, until poll.Instant) (*instance, upstream.Lease, error) {
 	if len(d.instances) == 1 {
 		lease, err := d.set.Pick(upstream.Request{})
 		return d.instances[0], lease, err
@@ -59,11 +59,11 @@ func (d *database) primary(dead <-chan struct{}, until poll.Instant) (*instance,
 	if err == nil {
 		return d.of(lease.Endpoint), lease, nil
 	}
-	return d.awaitPrimary(dead, until)
+	return d.awaitPrimary(stop, until)
 }
 
 // awaitPrimary is primary when there was none.
-func (d *database) awaitPrimary(dead <-chan struct{}, until poll.Instant) (*instance, upstream.Lease, error) {
+func (d *database) awaitPrimary(stop <-chan struct{}, until poll.Instant) (*instance, upstream.Lease, error) {
 	var timeout <-chan time.Time
 	for {
 		changed := d.set.Watch()
@@ -102,7 +102,7 @@ func (d *database) awaitPrimary(dead <-chan struct{}, until poll.Instant) (*inst
 		case <-timeout:
 			d.keeper.inVain.Add(1)
 			return nil, lease, d.keeper.why(d)
-		case <-dead:
+		case <-stop:
 			return nil, lease, fault.New(fault.Draining, "the session was ended")
 		}
 	}
@@ -232,7 +232,7 @@ func (d *database) failedToConnect(in *instance, err error) bool {
 
 // pause waits, after failedToConnect, for the change that the check will bring, or for a moment: perhaps it came already, or there is none. It says
 // false when there is no time left.
-func (d *database) pause(dead <-chan struct{}, until poll.Instant) bool {
+func (d *database) pause(stop <-chan struct{}, until poll.Instant) bool {
 	left := until.Sub(poll.Now())
 	if until == 0 || left <= 0 {
 		return false
@@ -242,7 +242,7 @@ func (d *database) pause(dead <-chan struct{}, until poll.Instant) bool {
 	select {
 	case <-d.set.Watch():
 	case <-timer.C:
-	case <-dead:
+	case <-stop:
 		return false
 	}
 	return true

@@ -136,13 +136,25 @@ func (s *session) onExecute(p *prepared, h mysql.Header) (send, goOn bool) {
 	return true, true
 }
 
-// bring makes sure that the statement is prepared on the connection, and puts its number there into the command.
-func (s *session) bring() error {
+// bring is the last step before the statement is sent. Here it ends if it was killed.
+func (s *session) bring() (err error) {
+	st := &s.st
+	if st.prepared != nil {
+		err = s.bringPrepared()
+	}
+	if err == nil && s.halted.Load() {
+		err = s.unsent()
+	}
+	if err != nil && st.command == mysql.ComStmtLongData {
+		st.broken = true // what executes the statement is told
+	}
+	return err
+}
+
+// bringPrepared makes sure that the statement is prepared on the connection, and puts its number there into the command.
+func (s *session) bringPrepared() error {
 	st, l := &s.st, s.link
 	p := st.prepared
-	if p == nil {
-		return nil
-	}
 	on := p.open
 	if on == nil {
 		on = l.Find(p.text, p.schema, p.reading)
@@ -151,9 +163,6 @@ func (s *session) bring() error {
 		var ok bool
 		var err error
 		if on, ok, err = l.PrepareUnder(p.vars, s.vars, p.text, p.schema, p.reading, uint16(p.parameters)); err != nil || !ok {
-			if st.command == mysql.ComStmtLongData {
-				p.broken = true
-			}
 			var refused *mysql.Error
 			switch {
 			case err == nil:

@@ -367,12 +367,12 @@ func (s *session) takeReplica(d *database, in *instance, lease upstream.Lease) b
 	var conn *backend.Conn
 	for {
 		var err error
-		if conn, err = in.pool.Take(s.dead, d.limits, want); err != nil {
+		if conn, err = in.pool.Take(s.stop, d.limits, want); err != nil {
 			return false
 		}
 		if conn == nil {
 			if conn, err = s.openTo(in, want); err != nil {
-				if s.ended() {
+				if s.stoppedBy() != nil {
 					return false
 				}
 				s.logFault("connect to a replica", err)
@@ -403,7 +403,7 @@ func (s *session) adoptReplica(d *database, in *instance, lease upstream.Lease, 
 		s.unlink(upstream.Outcome{Ignored: true})
 		return false
 	}
-	if err := conn.Adopt(s.dead, s.id, vars, d.schema, nil, false); err != nil {
+	if err := conn.Adopt(s.stop, s.id, vars, d.schema, nil, false); err != nil {
 		s.refuses(d, in, err)
 		s.lostReplica(err)
 		return false
@@ -432,7 +432,7 @@ func (s *session) askReplica(d *database, in *instance, only *backend.Conn) erro
 	if !s.st.ReadOnly || e.Has(other) || s.vars == nil {
 		return s.forgotten(d)
 	}
-	conn, err := in.pool.Take(s.dead, d.limits, backend.Want{Key: s.key(), Schema: d.schema, Session: s.id, Prefer: only, Only: true})
+	conn, err := in.pool.Take(s.stop, d.limits, backend.Want{Key: s.key(), Schema: d.schema, Session: s.id, Prefer: only, Only: true})
 	if err != nil {
 		return s.forgotten(d)
 	}
@@ -505,13 +505,6 @@ func (s *session) again(prefix int, refused bool) bool {
 	st.to = becauseFailed
 	st.message, st.in, st.consumed, st.kept, st.prefix = mysql.Message{}, 0, false, 0, prefix
 	return true
-}
-
-// interrupted says that the running statement was killed.
-func (s *session) interrupted() bool {
-	s.using.Lock()
-	defer s.using.Unlock()
-	return s.doomed
 }
 
 // afterRead is after for a replica's answer: nothing is left there but what tells of the statement.

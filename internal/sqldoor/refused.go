@@ -125,7 +125,7 @@ func (s *session) repeat(prefix int) error {
 		s.unlink(upstream.Outcome{Ignored: true})
 	}
 	st.message, st.in, st.consumed, st.kept, st.prefix = mysql.Message{}, 0, false, 0, prefix
-	d.pause(s.dead, d.patience(st.begun))
+	d.pause(s.stop, d.patience(st.begun))
 	if err := s.ensure(); err != nil {
 		return err
 	}

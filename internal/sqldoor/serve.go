@@ -97,6 +97,9 @@ func (s *session) one() (sent, goOn bool) {
 	if !ok {
 		return false, false
 	}
+	if s.halted.Load() {
+		s.unhalt() // it was meant for the one before
+	}
 	s.command.Store(uint32(st.command))
 	s.waiting.Store(int64(st.begun))
 	switch st.command {
@@ -107,7 +110,7 @@ func (s *session) one() (sent, goOn bool) {
 	case mysql.ComChangeUser:
 		return false, s.changeUser()
 	case mysql.ComQuery, mysql.ComStmtPrepare:
-		if s.vars == nil && s.link == nil {
+		if s.vars == nil && s.link == nil && !ofGateway(scan.Classify(text, &s.mode).Kind) {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}
 		s.account(text)
@@ -396,6 +399,11 @@ func (s *session) send() error {
 		if done {
 			s.client.Lend() // to the answer, or to others while this one waits for it
 			s.expect()
+			if s.halted.Load() { // the instance may have been told before the statement was there
+				if err := s.interrupt(); err != nil {
+					s.logFault("kill a statement", err)
+				}
+			}
 			return nil
 		}
 		if err := s.fill(); err != nil {

@@ -75,10 +75,11 @@ type session struct {
 	asked   bool          // the answer to the running statement is waited for
 	idle    atomic.Bool   // waits for a command outside of a transaction: Interrupt ends it
 	waiting atomic.Int64  // the poll.Instant at which the running statement began; 0 between statements
-	dead    chan struct{} // closed by shut: ends waits
+	stop    chan struct{} // closed by shut and by halt: ends waits; only the session's goroutine makes a new one
 
 	shown   atomic.Pointer[shown]
 	command atomic.Uint32          // the running one
+	halted  atomic.Bool            // it was killed: it is not sent any more, and if it was, the instance is told
 	doing   atomic.Pointer[digest] // of the running statement, or of the last one
 
 	using  sync.Mutex // held while the connection changes hands, or is interrupted; taken before mu
@@ -173,11 +174,61 @@ func (s *session) shut(why fault.Kind) {
 		return
 	}
 	s.killed = &why
-	close(s.dead)
+	s.endWaits()
 	_ = s.client.Close()
 	if s.closer != nil {
 		_ = s.closer.Close()
 	}
+}
+
+// endWaits ends what the session waits for beside the answer of an instance. s.mu is held.
+func (s *session) endWaits() {
+	select {
+	case <-s.stop: // that was done already
+	default:
+		close(s.stop)
+	}
+}
+
+// halt keeps the running statement from being sent.
+func (s *session) halt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halted.Store(true)
+	s.endWaits()
+}
+
+// unhalt gets the session ready for the next statement.
+func (s *session) unhalt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halted.Store(false)
+	if s.killed == nil {
+		s.stop = make(chan struct{})
+	}
+}
+
+// stoppedBy says why the session must wait no longer; nil when it may.
+func (s *session) stoppedBy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.killed != nil:
+		return errEnded
+	case s.halted.Load():
+		return &errorInterrupted
+	}
+	return nil
+}
+
+var errEnded = fault.New(fault.Draining, "the session was ended")
+
+// otherwise gives what went wrong while nothing of the statement was sent, or better: that it was stopped.
+func (s *session) otherwise(err error) error {
+	if why := s.stoppedBy(); why != nil {
+		return why
+	}
+	return err
 }
 
 // shutBy gives the reason why somebody else closed the connections, or otherwise.
@@ -312,7 +363,7 @@ func (s *session) ensure() error {
 			return errors.Join(&errorLostIdle, errEnd)
 		}
 		if err := s.take(d, schema); err != nil {
-			return err
+			return s.otherwise(err)
 		}
 		l = s.link
 	}
@@ -372,12 +423,12 @@ func (s *session) take(d *database, schema string) error {
 		if s.arrive(d, schema) {
 			return nil
 		}
-		in, lease, err := d.primary(s.dead, until)
+		in, lease, err := d.primary(s.stop, until)
 		if err != nil {
 			return err
 		}
 		again, err := s.takeFrom(d, in, lease, classPrimary, schema)
-		if !again || !d.pause(s.dead, until) {
+		if !again || !d.pause(s.stop, until) {
 			return err
 		}
 	}
@@ -417,7 +468,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		want.New, want.Client = true, s.Addresses(s.client.Plain())
 	}
 	for {
-		conn, err := in.pool.Take(s.dead, d.limits, want)
+		conn, err := in.pool.Take(s.stop, d.limits, want)
 		if err != nil {
 			if want.Only {
 				err = s.forgotten(d)
@@ -426,8 +477,8 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		}
 		if conn == nil {
 			if conn, err = s.openTo(in, want); err != nil {
-				if s.ended() { // whatever it is, the instance is not to blame
-					return false, fault.New(fault.Draining, "the session was ended")
+				if why := s.stoppedBy(); why != nil { // whatever it is, the instance is not to blame
+					return false, why
 				}
 				var refused *mysql.Error
 				answered := errors.As(err, &refused)
@@ -447,7 +498,7 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 		s.status = conn.Status
 		if !s.setCloser(conn) {
 			s.unlink(upstream.Outcome{})
-			return false, fault.New(fault.Draining, "the session was ended")
+			return false, errEnded
 		}
 		break
 	}
@@ -461,16 +512,16 @@ func (s *session) takeFrom(d *database, in *instance, lease upstream.Lease, role
 	return false, nil
 }
 
-// openTo opens a connection. The end of the session, which may come from elsewhere, ends the attempt: else a client that has left would hold a place in the pool for as long as an
+// openTo opens a connection. The end of the session or of its statement, which may come from elsewhere, ends the attempt: else a client that has left would hold a place in the pool for as long as an
 // instance that says nothing may be waited for, and Drain would wait too.
 func (s *session) openTo(in *instance, want backend.Want) (*backend.Conn, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
+	done, stop := make(chan struct{}), s.stop
 	defer func() { cancel(); <-done }()
 	go func() { // ends with the attempt; opening is rare
 		defer close(done)
 		select {
-		case <-s.dead:
+		case <-stop:
 			cancel()
 		case <-ctx.Done():
 		}
@@ -479,16 +530,6 @@ func (s *session) openTo(in *instance, want backend.Want) (*backend.Conn, error)
 	conn, err := in.pool.Open(ctx, in.address, in.settings, want)
 	s.st.connect += poll.Now().Sub(began)
 	return conn, err
-}
-
-// ended says that somebody else has ended the session.
-func (s *session) ended() bool {
-	select {
-	case <-s.dead:
-		return true
-	default:
-		return false
-	}
 }
 
 // giveBack returns a connection on which nothing was done.
@@ -526,7 +567,7 @@ func (s *session) adopt(schema string, needInsert bool) error {
 	if l.Vars == nil || s.pins.has(pinSetting) || s.pins.has(pinUnread) {
 		vars = nil // nobody else has had it since the session set it
 	}
-	err := l.Adopt(s.dead, s.id, vars, schema, s.traces.insert, needInsert)
+	err := l.Adopt(s.stop, s.id, vars, schema, s.traces.insert, needInsert)
 	if err == nil {
 		s.status = l.Status
 		return nil
@@ -535,7 +576,7 @@ func (s *session) adopt(schema string, needInsert bool) error {
 	switch {
 	case errors.Is(err, backend.ErrForgotten):
 		s.settle(!s.unsure)
-		return &errorForgottenInsert
+		return s.otherwise(&errorForgottenInsert)
 	case errors.As(err, &refused) && (s.inTransaction() || s.pinned() != ""):
 		return err // a schema that is not there; the connection is held anyway
 	case errors.As(err, &refused):

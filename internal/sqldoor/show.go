@@ -70,6 +70,11 @@ func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (go
 	return s.client.Write(out) == nil
 }
 
+// ofGateway says that no instance is needed for a statement, however it is to be read: an operator comes when there is none.
+func ofGateway(k scan.Statement) bool {
+	return k == scan.Kill || k == scan.ShowMenshen || k == scan.ShowProcesses
+}
+
 // local answers what only the gateway knows. answered is false for all that goes to an instance.
 func (s *session) local(text []byte) (answered, goOn bool) {
 	st := &s.st
@@ -422,12 +427,23 @@ type target struct {
 // interruptTime bounds a KILL QUERY at an instance.
 const interruptTime = 5 * time.Second
 
-// interrupt ends the statement that the session runs on an instance, if it runs one. It may be called from any goroutine. Until it has returned the session cannot give
-// its connection to others, and after it the connection is closed instead: a KILL QUERY that comes late hits the next statement on it.
+// unsent waits until whoever killed the statement has done so: the session may be pinned to its connection, where the next statement must not be hit. It gives the error for the client.
+func (s *session) unsent() error {
+	s.using.Lock()
+	defer s.using.Unlock()
+	return &errorInterrupted
+}
+
+// interrupt ends the session's statement, if there is one: where it runs, or before it is sent. It may be called from any goroutine. Until it has returned the session
+// cannot give its connection to others, and after it the connection is closed instead: a KILL QUERY that comes late hits the next statement on it.
 func (s *session) interrupt() error {
 	s.using.Lock()
 	defer s.using.Unlock()
-	if s.victim == nil || s.waiting.Load() == 0 {
+	if s.waiting.Load() == 0 || s.command.Load() == 0 { // without a command it is signing in
+		return nil
+	}
+	s.halt()
+	if s.victim == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), interruptTime)

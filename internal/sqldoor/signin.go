@@ -134,7 +134,7 @@ func (s *session) enter(c *identity.Consumer, database, program string) *mysql.E
 		defer s.waiting.Store(0)
 	}
 	if err := s.ensure(); err != nil {
-		if s.ended() {
+		if s.stoppedBy() == errEnded {
 			err = fault.Wrap(s.shutBy(fault.Draining), "the session was ended", err)
 		}
 		s.logFault("connect an SQL session", err)

@@ -86,7 +86,7 @@ func (d *Door) open(nc net.Conn, name string) (*session, *listener.Rules) {
 	if settings == nil {
 		return nil, nil
 	}
-	return &session{door: d, site: settings, tables: tables, client: wire.On(settings.open(nc)), id: d.nextID(), dead: make(chan struct{})}, &settings.rules
+	return &session{door: d, site: settings, tables: tables, client: wire.On(settings.open(nc)), id: d.nextID(), stop: make(chan struct{})}, &settings.rules
 }
 
 // Refuse tells the client that there are too many, and closes its connection.

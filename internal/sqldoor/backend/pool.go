@@ -98,11 +98,11 @@ func (p *Pool) Stats() Stats {
 // warm is how long a connection that holds warnings is kept for the session that they are of, if others will do.
 const warm = 10 * time.Second
 
-// Take gives an idle connection, or nil: then the caller may open one, with Open or Drop to follow. dead ends the wait. The error is a *fault.Fault of kind
+// Take gives an idle connection, or nil: then the caller may open one, with Open or Drop to follow. stop ends the wait. The error is a *fault.Fault of kind
 // Limited when the time in the queue was over.
 //
 // The queue is first come, first served, but for those whose consumer has as many connections as it may have: they are passed over until it gives one back.
-func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
+func (p *Pool) Take(stop <-chan struct{}, l Limits, want Want) (*Conn, error) {
 	p.mu.Lock()
 	p.setLimits(l)
 	if !p.asked || p.form.Key != want.Key || p.form.Schema != want.Schema {
@@ -126,11 +126,11 @@ func (p *Pool) Take(dead <-chan struct{}, l Limits, want Want) (*Conn, error) {
 	p.waiting = append(p.waiting, w)
 	p.waited++
 	p.mu.Unlock()
-	return p.wait(w, dead, l.Queue)
+	return p.wait(w, stop, l.Queue)
 }
 
 // wait waits for a place in the queue to come up.
-func (p *Pool) wait(w *waiter, dead <-chan struct{}, most time.Duration) (*Conn, error) {
+func (p *Pool) wait(w *waiter, stop <-chan struct{}, most time.Duration) (*Conn, error) {
 	if w.want.Waited != nil {
 		began := poll.Now()
 		defer func() { *w.want.Waited += poll.Now().Sub(began) }()
@@ -141,7 +141,7 @@ func (p *Pool) wait(w *waiter, dead <-chan struct{}, most time.Duration) (*Conn,
 	case t := <-w.got:
 		return t.ready(), nil
 	case <-timer.C:
-	case <-dead:
+	case <-stop:
 	}
 	p.mu.Lock()
 	for i := range p.waiting {
@@ -635,8 +635,8 @@ func (p *Pool) tell(c *Conn) {
 	p.mu.Unlock()
 }
 
-// wait gives the value, waiting for the session that has the connection to tell it. ok is false when it is lost.
-func (i *Insert) wait(dead <-chan struct{}) (value uint64, ok bool) {
+// wait gives the value, waiting for the session that has the connection to tell it. ok is false when it is lost, or when stop ended the wait.
+func (i *Insert) wait(stop <-chan struct{}) (value uint64, ok bool) {
 	i.mu.Lock()
 	if i.known || i.lost || i.stamp == 0 {
 		defer i.mu.Unlock()
@@ -653,11 +653,13 @@ func (i *Insert) wait(dead <-chan struct{}) (value uint64, ok bool) {
 	select {
 	case <-told:
 	case <-timer.C:
-	case <-dead:
+		i.mu.Lock()
+		i.lost = !i.known // until it is told after all
+		i.mu.Unlock()
+	case <-stop:
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.lost = !i.known // until it is told after all
 	return i.value, i.known
 }
 
@@ -689,7 +691,7 @@ func (c *Conn) Mark() { c.turn++ }
 
 // Adopt makes the connection fit for a session: its settings, schema and LAST_INSERT_ID(). insert may be nil; needInsert says that the statement to come asks for
 // LAST_INSERT_ID(), so that ErrForgotten is returned when it is not to be known. A *mysql.Error leaves the connection usable by nobody; so does any other.
-func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema string, insert *Insert, needInsert bool) error {
+func (c *Conn) Adopt(stop <-chan struct{}, session uint32, vars *Vars, schema string, insert *Insert, needInsert bool) error {
 	if c.owner != session {
 		c.owner = session
 		c.Mark()
@@ -716,7 +718,7 @@ func (c *Conn) Adopt(dead <-chan struct{}, session uint32, vars *Vars, schema st
 	if !mine {
 		value, ok := uint64(0), true
 		if insert != nil {
-			value, ok = insert.wait(dead)
+			value, ok = insert.wait(stop)
 			stamp = insert.stamp
 		}
 		if !ok && needInsert {
