@@ -194,7 +194,7 @@ func (r *Response) message(length int, view []byte) bool {
 		case okByte:
 			return r.ok(view) && r.result()
 		case localFileByte:
-			r.file = r.command == ComQuery
+			r.file = r.command == ComQuery || r.command == ComStmtExecute // MariaDB prepares LOAD DATA, too
 			return r.file
 		}
 		n, _ := Lenenc(view)

@@ -150,20 +150,22 @@ func TestResponse(t *testing.T) {
 
 func TestResponseAsksForFile(t *testing.T) {
 	build := answer(0).packet([]byte("\xfbwords.txt"))
-	var r Response
-	r.Start(ComQuery, 0, 1, false)
-	n, err := r.Feed(append(build.b, "junk"...))
-	if err != nil || n != len(build.b) || !r.WantsFile() || r.Done() || r.Sequence != 2 {
-		t.Fatalf("consumed %d, %v; wants file: %v", n, err, r.WantsFile())
-	}
-	if n, _ := r.Feed([]byte("junk")); n != 0 {
-		t.Error("it reads on before the file")
-	}
-	r.FileSent(5)
-	ok := OK{}
-	b, _ := AppendPacket(nil, 5, ok.AppendTo(nil, 0))
-	if _, err := r.Feed(b); err != nil || !r.Done() {
-		t.Errorf("after the file: %v, done %v", err, r.Done())
+	for _, command := range []Command{ComQuery, ComStmtExecute} {
+		var r Response
+		r.Start(command, 0, 1, false)
+		n, err := r.Feed(append(build.b, "junk"...))
+		if err != nil || n != len(build.b) || !r.WantsFile() || r.Done() || r.Sequence != 2 {
+			t.Fatalf("%s: consumed %d, %v; wants file: %v", command, n, err, r.WantsFile())
+		}
+		if n, _ := r.Feed([]byte("junk")); n != 0 {
+			t.Errorf("%s: it reads on before the file", command)
+		}
+		r.FileSent(5)
+		ok := OK{}
+		b, _ := AppendPacket(nil, 5, ok.AppendTo(nil, 0))
+		if _, err := r.Feed(b); err != nil || !r.Done() {
+			t.Errorf("%s: after the file: %v, done %v", command, err, r.Done())
+		}
 	}
 }
 
@@ -192,7 +194,7 @@ func TestResponseRefusals(t *testing.T) {
 	}
 	f("out of order", ComQuery, []byte{7, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0})
 	f("empty packet", ComQuery, []byte{0, 0, 0, 1})
-	f("file for a prepared statement", ComStmtExecute, answer(0).packet([]byte("\xfbetc")).b)
+	f("file for a list of processes", ComProcessInfo, answer(0).packet([]byte("\xfbetc")).b)
 	f("too many columns", ComQuery, answer(0).packet(AppendLenenc(nil, 1<<16)).b)
 	f("OK cut short", ComQuery, answer(0).packet([]byte{0, 1}).b)
 	f("rows for a ping", ComPing, answer(0).packet([]byte{1}).b)

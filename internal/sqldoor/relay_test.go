@@ -186,6 +186,17 @@ func TestRelay(t *testing.T) {
 		}
 		_, err = db.Exec("LOAD DATA LOCAL INFILE 'Reader::lines' INTO TABLE nowhere")
 		wantCode(t, err, 1146, "")
+		load, err := db.Prepare("LOAD DATA LOCAL INFILE 'Reader::lines' INTO TABLE words")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer load.Close()
+		if _, err := load.Exec(); err != nil {
+			t.Errorf("prepared: %v", err)
+		}
+		if n := value[int](t, db, "SELECT COUNT(*) FROM words"); n != 100000 {
+			t.Errorf("%d rows after a prepared LOAD DATA", n)
+		}
 	})
 
 	t.Run("databases", func(t *testing.T) {
