@@ -16,7 +16,7 @@ type OK struct {
 	Status             Status
 	Warnings           uint16
 	Info               []byte // view; text for people
-	Changes            []byte // view; session state changes, undecoded
+	Changes            []byte // view; session state changes, undecoded; see AppendSchemaChange
 }
 
 // IsOK says whether a payload is an OK packet (not one that ends rows).
@@ -45,15 +45,22 @@ func (o *OK) Decode(payload []byte, c Capability) error {
 	return nil
 }
 
-// AppendTo appends the payload of an OK packet that answers a command. It says nothing of session state.
+// AppendTo appends the payload of an OK packet that answers a command. Changes are told to who can read them, and StateChanged is set by that alone.
 func (o *OK) AppendTo(dst []byte, c Capability) []byte { return o.appendTo(append(dst, okByte), c) }
 
 func (o *OK) appendTo(dst []byte, c Capability) []byte {
 	dst = AppendLenenc(dst, o.Affected)
 	dst = AppendLenenc(dst, o.InsertID)
-	dst = binary.LittleEndian.AppendUint16(dst, uint16(o.Status&^StateChanged))
+	changed := c.Has(SessionTrack) && len(o.Changes) > 0
+	status := o.Status &^ StateChanged
+	if changed {
+		status |= StateChanged
+	}
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(status))
 	dst = binary.LittleEndian.AppendUint16(dst, o.Warnings)
 	switch {
+	case changed:
+		dst = AppendLenencString(AppendLenencString(dst, o.Info), o.Changes)
 	case len(o.Info) == 0:
 	case c.Has(SessionTrack):
 		dst = AppendLenencString(dst, o.Info)
@@ -62,6 +69,21 @@ func (o *OK) appendTo(dst []byte, c Capability) []byte {
 	}
 	return dst
 }
+
+// Kinds of session state changes.
+const (
+	changeSchema = 1
+	changeState  = 2
+)
+
+// AppendSchemaChange appends to OK.Changes that another schema was chosen.
+func AppendSchemaChange(dst []byte, schema string) []byte {
+	value := AppendLenencString(nil, schema)
+	return AppendLenencString(append(dst, changeSchema), value)
+}
+
+// AppendStateChange appends to OK.Changes that some of the session's state changed, whatever it is.
+func AppendStateChange(dst []byte) []byte { return append(dst, changeState, 1, '1') }
 
 // AppendEnd appends the payload that ends columns or rows: an EOF packet, or with DeprecateEOF an OK packet under EOF's
 // first byte.

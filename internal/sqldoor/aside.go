@@ -41,7 +41,7 @@ func (s *session) use(name string) (goOn bool) {
 	}
 	s.show()
 	s.settle(!s.unsure)
-	return s.sendOK(s.st.message.Sequence)
+	return s.sendChosen(s.st.message.Sequence)
 }
 
 // reset is COM_RESET_CONNECTION: the session is as at sign-in. A connection with a trace of it that cannot be set is closed, which is more thorough than to have it reset.
@@ -133,7 +133,7 @@ func (s *session) changeUser() (goOn bool) {
 		s.refuse(*refused)
 		return false
 	}
-	return s.sendOK(st.message.Sequence)
+	return s.sendChosen(st.message.Sequence)
 }
 
 // discard reads the rest of a command that will not be sent. It says false when the session cannot go on.

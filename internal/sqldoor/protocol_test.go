@@ -97,7 +97,26 @@ func TestCommands(t *testing.T) {
 				return a
 			}
 			want(mysql.ComPing, "", 0)
-			want(mysql.ComInitDB, "stock", 0)
+			tracked := func(c mysql.Command, argument, changes string) {
+				t.Helper()
+				var ok mysql.OK
+				_, first := r.ask(c, argument)
+				if err := ok.Decode(first[mysql.HeaderLen:], caps); err != nil {
+					t.Errorf("%s: %v", argument, err)
+				}
+				if !caps.Has(mysql.SessionTrack) {
+					changes = ""
+				}
+				if string(ok.Changes) != changes {
+					t.Errorf("%s: tracked %q, want %q", argument, ok.Changes, changes)
+				}
+			}
+			tracked(mysql.ComInitDB, "stock", "\x01\x06\x05stock") // by its name here; its schema is stock_0
+			tracked(mysql.ComQuery, "USE shop", "\x01\x05\x04shop")
+			tracked(mysql.ComQuery, "SET session_track_schema = 0, session_track_state_change = 1", "\x02\x011")
+			tracked(mysql.ComQuery, "USE stock", "\x02\x011")
+			tracked(mysql.ComQuery, "SET session_track_schema = 1, session_track_state_change = 0", "\x02\x011")
+			tracked(mysql.ComInitDB, "stock", "\x01\x06\x05stock")
 			if a := want(mysql.ComQuery, "SELECT id FROM items", 0); a.Rows != 1 {
 				t.Errorf("%d rows", a.Rows)
 			}
@@ -203,6 +222,9 @@ func (r *raw) changeUser(user, password, database string, code uint16) {
 	var e mysql.Error
 	if code == 0 && !mysql.IsOK(payload) || code != 0 && (e.Decode(payload) != nil || e.Code != code) {
 		r.t.Errorf("change user: %q, want error %d", payload, code)
+	}
+	if code == 0 && r.caps.Has(mysql.SessionTrack) && !bytes.HasSuffix(payload, []byte(database)) {
+		r.t.Errorf("change user: %q tells no schema", payload)
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *session) signIn() bool {
 	if s.Listener.Retired() {
 		return s.turnAway(a.seq, errorShutdown)
 	}
-	if !s.sendOK(a.seq) {
+	if !s.sendChosen(a.seq) {
 		return false
 	}
 	s.client.Compress(mysql.CompressionOf(s.capabilities), false)
@@ -161,9 +161,25 @@ func (s *session) turnAway(seq uint8, e mysql.Error) bool {
 	return false
 }
 
+// sendChosen is sendOK after a database was chosen, which those who track the session's state are told as the instance would, but by the name by which
+// they can choose it again.
+func (s *session) sendChosen(seq uint8) bool {
+	ok := mysql.OK{Status: s.ownStatus()}
+	if s.database != "" && s.capabilities.Has(mysql.SessionTrack) {
+		if s.vars == nil || s.vars.Value("session_track_schema") != "0" {
+			ok.Changes = mysql.AppendSchemaChange(ok.Changes, s.database)
+		}
+		if s.vars != nil && s.vars.Value("session_track_state_change") == "1" {
+			ok.Changes = mysql.AppendStateChange(ok.Changes)
+		}
+	}
+	return s.client.WriteMessage(seq, func(dst []byte) []byte { return ok.AppendTo(dst, s.capabilities) }) == nil
+}
+
 // sendOK sends an OK with the session's status.
 func (s *session) sendOK(seq uint8) bool {
 	ok := mysql.OK{Status: s.ownStatus()}
+	s.traces.own(0)
 	return s.client.WriteMessage(seq, func(dst []byte) []byte { return ok.AppendTo(dst, s.capabilities) }) == nil
 }
 
