@@ -62,6 +62,20 @@ func TestLastInsertIDOutlivesAnOldConnection(t *testing.T) {
 	wantAnswer(t, c, "SELECT LAST_INSERT_ID()", "78|\n")
 }
 
+// Nor does one that is closed because a statement left it without a schema. The warnings of that statement can still be read.
+func TestLastInsertIDOutlivesADroppedDatabase(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, "max_connections: 1, queue_timeout: 5s"))
+	c := g.session(t)
+	wantAnswer(t, c, "INSERT INTO users (name) VALUES ('y')", "")
+	wantAnswer(t, c, "CREATE DATABASE brief", "")
+	wantAnswer(t, c, "SELECT LAST_INSERT_ID()", "4|\n")
+	wantAnswer(t, c, "DROP DATABASE brief", "")
+	wantAnswer(t, c, "DROP DATABASE IF EXISTS brief", "")
+	wantAnswer(t, c, "SHOW WARNINGS", "Note|1008|Can't drop database 'brief'; database doesn't exist|\n")
+	wantAnswer(t, c, "SELECT COUNT(*) FROM users", "4|\n")
+	wantAnswer(t, c, "EXECUTE IMMEDIATE 'SELECT LAST_INSERT_ID()'", "4|\n")
+}
+
 // In another database LAST_INSERT_ID() is known at once, though the connection that has it serves nobody.
 func TestLastInsertIDElsewhere(t *testing.T) {
 	g := open(t, shop(mariadb(t).Addr))

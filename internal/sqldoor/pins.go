@@ -22,7 +22,7 @@ const (
 	pinSQLPrepared                // PREPARE
 	pinFoundRows                  // SQL_CALC_FOUND_ROWS, until the next statement
 	pinSetting                    // SET of what is not compared, or to a value that cannot be repeated
-	pinUnread                     // a SET whose warnings can still be read, until the next statement
+	pinUnread                     // a SET or DROP DATABASE whose warnings can still be read, until the next statement
 	pinNextTransaction            // SET TRANSACTION, until the end of a transaction
 	pinRoutine                    // a procedure or a function that is not built in ran
 	pinSequence                   // NEXTVAL: LASTVAL belongs to the connection

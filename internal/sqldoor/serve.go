@@ -614,7 +614,11 @@ func (s *session) after() error {
 	case st.Effects.Has(scan.EndsTransaction) && st.Statements == 1 && r.Code == 0:
 		s.unpin(pinSavepoint)
 	}
-	l.spent = l.spent || st.spends
+	if st.spends {
+		if l.spent = true; r.Warnings > 0 {
+			s.pin(pinUnread) // they would go with the connection
+		}
+	}
 	for set := st.pinsOf(); set != 0; set &= set - 1 {
 		s.pin(pin(bits.TrailingZeros32(set)))
 	}

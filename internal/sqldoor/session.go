@@ -287,7 +287,7 @@ func (s *session) setCloser(c io.Closer) bool {
 // release gives the connection back. Its protocol state is known to be idle, and no pin holds it.
 func (s *session) release() {
 	l := s.link
-	if l.spent || len(l.Buffered()) > 0 {
+	if len(l.Buffered()) > 0 {
 		s.unlink(upstream.Outcome{})
 		return
 	}
@@ -296,7 +296,11 @@ func (s *session) release() {
 		return
 	}
 	l.ServedBy(nil)
-	l.pool.Give(l.Conn)
+	if l.spent {
+		l.pool.Retire(l.Conn)
+	} else {
+		l.pool.Give(l.Conn)
+	}
 	l.lease.Done(upstream.Outcome{Latency: s.st.upstream})
 	s.link = nil
 }

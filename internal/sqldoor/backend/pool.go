@@ -347,6 +347,14 @@ func (p *Pool) Drop(c *Conn) {
 	p.free(holder)
 }
 
+// Retire is Drop for a connection that is idle and well, but not to be used again: the LAST_INSERT_ID() that it has is read from it first.
+func (p *Pool) Retire(c *Conn) {
+	c.retire()
+	holder := c.holder
+	c.holder = ""
+	p.free(holder)
+}
+
 // free gives back a place that has no connection.
 func (p *Pool) free(holder string) {
 	p.mu.Lock()
