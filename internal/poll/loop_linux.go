@@ -17,7 +17,7 @@ import (
 // Sockets that have an owner waiting are told (raise). Those that nobody waits for, because their owner has detached itself,
 // get a goroutine. Most of them need none of their own: one that has just finished with its own socket takes the next
 // (take), which saves falling asleep and waking up, and runs on a stack that is still in the cache. What is left after all
-// others had their turn gets new ones.
+// others had their turn gets new ones. Servers without a socket can be among them (Serve).
 type loop struct {
 	epfd   int
 	file   *os.File // epfd, for the runtime's poller
@@ -28,16 +28,16 @@ type loop struct {
 	some  atomic.Bool // ready is not empty: for a look without the lock
 
 	mu      sync.Mutex // guards what follows; it is a leaf
-	ready   []*socket  // detached sockets with something to do, the oldest at head
+	ready   []Server   // of detached sockets with something to do, the oldest at head
 	head    int
 	resting []*worker // the last one was the last to work
 	stopped bool
 }
 
-// worker is a goroutine that serves detached sockets.
+// worker is a goroutine that resumes servers.
 type worker struct {
 	parker
-	socket *socket // what it was woken for; nil ends it
+	server Server // what it was woken for; nil ends it
 }
 
 // restingMax bounds the workers that are kept for the next burst: at most 8 MiB of stacks. With 128, under 512 busy connections,
@@ -46,7 +46,7 @@ const restingMax = 1024
 
 var (
 	loopMu      sync.Mutex
-	theLoop     *loop // nil while there are no sockets
+	theLoop     atomic.Pointer[loop] // changed under loopMu; nil while there are no sockets
 	loopSockets int
 	generations uint32
 )
@@ -90,18 +90,19 @@ func register(s *socket) error {
 	}
 	loopMu.Lock()
 	defer loopMu.Unlock()
-	if theLoop == nil {
-		l, err := startLoop()
-		if err != nil {
+	l := theLoop.Load()
+	if l == nil {
+		var err error
+		if l, err = startLoop(); err != nil {
 			return err
 		}
-		theLoop = l
+		theLoop.Store(l)
 	}
 	generations++
-	s.loop, s.generation = theLoop, generations
+	s.loop, s.generation = l, generations
 	place.Store(s)
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | syscall.EPOLLPRI | epollET, Fd: int32(s.fd), Pad: int32(s.generation)}
-	if err := syscall.EpollCtl(theLoop.epfd, syscall.EPOLL_CTL_ADD, s.fd, &event); err != nil {
+	if err := syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_ADD, s.fd, &event); err != nil {
 		place.Store(nil)
 		if loopSockets == 0 {
 			stopLoop()
@@ -154,8 +155,7 @@ func startLoop() (*loop, error) {
 }
 
 func stopLoop() {
-	l := theLoop
-	theLoop = nil
+	l := theLoop.Swap(nil)
 	l.file.Close()
 	l.mu.Lock()
 	resting := l.resting
@@ -189,16 +189,56 @@ func (l *loop) turn() {
 				woken = 1
 			}
 		}
-		if woken > 0 && l.some.Load() {
-			runtime.Gosched() // those that were woken take most of what is ready
-		}
-		for s := l.take(); s != nil; s = l.take() {
-			l.start(s)
-		}
+		l.share(woken > 0)
 		if n < len(l.events) {
 			return
 		}
 	}
+}
+
+// share gives what is ready to workers: to those that are awake already, as far as they take it.
+func (l *loop) share(awake bool) {
+	if awake && l.some.Load() {
+		runtime.Gosched() // they take most of it
+	}
+	for s := l.take(); s != nil; s = l.take() {
+		l.start(s)
+	}
+}
+
+// Serve resumes servers as if they had sockets for which something has come: most of them one after the other in the same goroutine, which saves
+// making new ones, but none waits for another that waits. Where there is no loop, each gets a goroutine.
+func Serve(all []Server) {
+	l := theLoop.Load()
+	if l == nil {
+		for _, s := range all {
+			go s.Resume() // ends when the server says so
+		}
+		return
+	}
+	l.mu.Lock()
+	l.ready = append(l.ready, all...)
+	l.some.Store(true)
+	l.mu.Unlock()
+	if s := l.take(); s != nil {
+		l.start(s)
+	}
+	l.share(true)
+}
+
+// Start resumes a server in a goroutine of its own: one that has rested, if there is one, whose stack has grown already.
+func Start(s Server) {
+	if l := theLoop.Load(); l != nil {
+		l.start(s)
+	} else {
+		go s.Resume() // ends when the server says so
+	}
+}
+
+// Busy says that there are servers to be resumed. Whoever is Started now comes after most of them.
+func Busy() bool {
+	l := theLoop.Load()
+	return l != nil && l.some.Load()
 }
 
 // bitsOf translates an event.
@@ -233,8 +273,8 @@ func (l *loop) poll() int {
 	}
 }
 
-// start gives a detached socket a worker.
-func (l *loop) start(s *socket) {
+// start gives a server a worker.
+func (l *loop) start(s Server) {
 	l.mu.Lock()
 	n := len(l.resting)
 	if n == 0 {
@@ -246,17 +286,17 @@ func (l *loop) start(s *socket) {
 	l.resting[n-1] = nil
 	l.resting = l.resting[:n-1]
 	l.mu.Unlock()
-	w.socket = s
+	w.server = s
 	w.wake()
 }
 
-// work serves detached sockets. It runs in a goroutine of its own, which ends when there is nothing to do and enough others rest, and
+// work resumes servers. It runs in a goroutine of its own, which ends when there is nothing to do and enough others rest, and
 // with the loop.
-func (l *loop) work(s *socket) {
+func (l *loop) work(s Server) {
 	var w *worker
 	for {
 		for s != nil {
-			s.server.Resume()
+			s.Resume()
 			s = l.take()
 		}
 		if w == nil {
@@ -266,7 +306,7 @@ func (l *loop) work(s *socket) {
 		if !l.rest(w) {
 			return
 		}
-		s, w.socket = w.socket, nil
+		s, w.server = w.server, nil
 		if s == nil {
 			return
 		}
@@ -292,15 +332,17 @@ func (l *loop) put() {
 		return
 	}
 	l.mu.Lock()
-	l.ready = append(l.ready, l.found...)
+	for _, s := range l.found {
+		l.ready = append(l.ready, s.server)
+	}
 	l.some.Store(true)
 	l.mu.Unlock()
 	clear(l.found)
 	l.found = l.found[:0]
 }
 
-// take takes the oldest queued socket; nil when there is none.
-func (l *loop) take() *socket {
+// take takes the oldest server that is ready; nil when there is none.
+func (l *loop) take() Server {
 	if !l.some.Load() {
 		return nil
 	}

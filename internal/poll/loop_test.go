@@ -247,3 +247,32 @@ func TestShutdownWakesEverybody(t *testing.T) {
 		}
 	})
 }
+
+// resumed is a Server that is a function.
+type resumed func()
+
+func (f resumed) Resume() { f() }
+
+// Servers that wait for others do not hold them up, whoever of them comes first, with the loop and without it.
+func TestServersDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, open func(net.Conn) *Conn) {
+		pair(t, open)
+		const n = 100
+		var began, ended sync.WaitGroup
+		began.Add(n + 1)
+		ended.Add(n + 1)
+		one := resumed(func() {
+			began.Done()
+			began.Wait()
+			ended.Done()
+		})
+		all := make([]Server, n)
+		for i := range all {
+			all[i] = one
+		}
+		Serve(all)
+		Start(one)
+		ended.Wait()
+	})
+}

@@ -24,6 +24,19 @@ func (c *Conn) tryLook(uintptr) {}
 // Adopt is New here.
 func Adopt(c net.Conn) *Conn { return New(c) }
 
+// Serve resumes servers, each in a goroutine.
+func Serve(all []Server) {
+	for _, s := range all {
+		go s.Resume() // ends when the server says so
+	}
+}
+
+// Start resumes a server in a goroutine.
+func Start(s Server) { go s.Resume() } // ends when the server says so
+
+// Busy is for the own poller, which does not exist here.
+func Busy() bool { return false }
+
 // socket is of the own poller, which does not exist here.
 type socket struct {
 	net.Conn

@@ -133,7 +133,7 @@ func (s *socket) raise(bits uint32, by *loop) (woken int) {
 			if by != nil {
 				by.found = append(by.found, s)
 			} else {
-				s.loop.start(s)
+				s.loop.start(s.server)
 			}
 		}
 		return woken
