@@ -38,15 +38,17 @@ type Conn struct {
 	scheme string // of a client's requests
 	limits Limits
 	accept func(*Stream)
+	begin  func()
 
 	// Owned by Serve's goroutine.
-	in      []byte // in[r:w] is read and not yet used
-	r, w    int
-	decoder *hpack.Decoder
-	block   block
-	idle    allowance
-	resets  allowance
-	settled bool // the peer's first SETTINGS came
+	in       []byte // in[r:w] is read and not yet used
+	r, w     int
+	decoder  *hpack.Decoder
+	block    block
+	idle     allowance
+	resets   allowance
+	settled  bool // the peer's first SETTINGS came
+	accepted bool // streams were, since begin was called
 
 	mu           sync.Mutex
 	streams      map[uint32]*Stream // by id: not closed
@@ -97,10 +99,11 @@ type closedStream struct {
 }
 
 // NewServer makes the server's side of a connection. hangup ends the connection underneath at once, from any goroutine.
-// accept gets each new stream in Serve's goroutine and must not block; the stream counts as at work until its Finish.
-func NewServer(nc net.Conn, hangup func(), l Limits, accept func(*Stream)) *Conn {
+// accept gets each new stream in Serve's goroutine and must not block; the stream counts as at work until its Finish. begin, if it is not nil,
+// is called behind it when no further stream is at hand, also in Serve's goroutine: streams that came together can so be begun together.
+func NewServer(nc net.Conn, hangup func(), l Limits, accept func(*Stream), begin func()) *Conn {
 	c := newConn(nc, hangup, l)
-	c.accept = accept
+	c.accept, c.begin = accept, begin
 	c.pending = appendSettings(c.room16(), setting{settingStreams, uint32(l.Streams)}, setting{settingWindow, uint32(l.Window)},
 		setting{settingHeaderListSize, uint32(l.HeadBytes)}, setting{settingNoOldPriorities, 1})
 	c.greet()
@@ -210,6 +213,7 @@ func (c *Conn) Serve(already []byte) error {
 	c.in = poll.GetLarge()
 	c.w = copy(c.in, already)
 	err := c.read()
+	c.beginStreams()
 	var e *Error
 	if !errors.As(err, &e) {
 		e = &Error{Code: ConnectError, Connection: true, Remote: true, Cause: err}
@@ -294,6 +298,7 @@ func (c *Conn) need(n int) error {
 		c.mu.Lock()
 		c.startFlush()
 		c.mu.Unlock()
+		c.beginStreams()
 		m, err := c.nc.Read(c.in[c.w:])
 		if m == 0 && err != nil {
 			return err
@@ -301,6 +306,14 @@ func (c *Conn) need(n int) error {
 		c.w += m
 	}
 	return nil
+}
+
+// beginStreams tells that no further stream is at hand.
+func (c *Conn) beginStreams() {
+	if c.accepted && c.begin != nil {
+		c.accepted = false
+		c.begin()
+	}
 }
 
 // broken is a mistake of the peer that costs it the connection.

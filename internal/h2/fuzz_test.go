@@ -62,7 +62,7 @@ func FuzzServer(f *testing.F) {
 				_ = s.End(nil, s.Trailers(), 0)
 				s.Finish(InternalError)
 			}()
-		})
+		}, nil)
 		_ = c.Serve([]byte(Preface))
 	})
 }

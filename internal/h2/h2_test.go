@@ -158,7 +158,7 @@ func echo(s *Stream) {
 func serve(t testing.TB, l Limits, handler func(*Stream)) *peer {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	c := NewServer(ours, func() { ours.Close() }, l, func(s *Stream) { go handler(s) })
+	c := NewServer(ours, func() { ours.Close() }, l, func(s *Stream) { go handler(s) }, nil)
 	done := make(chan error, 1)
 	go func() { done <- c.Serve(nil) }()
 	buffered := newBuffered(theirs)
@@ -534,7 +534,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("no preface", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
-			c := NewServer(ours, func() { ours.Close() }, wide, nil)
+			c := NewServer(ours, func() { ours.Close() }, wide, nil, nil)
 			go func() { _ = c.Serve([]byte("PRI")) }()
 			began := time.Now()
 			newPeer(t, theirs).wantGoAway(http2.ErrCodeEnhanceYourCalm)
@@ -558,7 +558,7 @@ func TestDrain(t *testing.T) {
 			<-release
 			echo(s)
 		}()
-	})
+	}, nil)
 	done := make(chan error, 1)
 	go func() { done <- c.Serve([]byte(Preface)) }()
 	b := newBuffered(theirs)
@@ -757,7 +757,7 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 	l := wide
 	l.Idle = Rate{}
 	ours, theirs := net.Pipe()
-	c := NewServer(ours, func() { ours.Close() }, l, nil)
+	c := NewServer(ours, func() { ours.Close() }, l, nil, nil)
 	done := make(chan error, 1)
 	go func() { done <- c.Serve([]byte(Preface)) }()
 	p := newPeer(t, theirs)

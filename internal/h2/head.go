@@ -179,6 +179,7 @@ func (c *Conn) openStreamLocked(b *block) error {
 	c.work.Add(1)
 	c.mu.Unlock()
 	c.accept(s)
+	c.accepted = true
 	c.mu.Lock()
 	return nil
 }

@@ -43,11 +43,18 @@ func (c *Conn) startFlush() {
 		return
 	}
 	c.flushing = true
-	go func() { // ends when nothing is queued or the connection is broken; Serve waits for it
-		c.mu.Lock()
-		c.flushOnLocked(1 << 30)
-		c.mu.Unlock()
-	}()
+	poll.Start((*flusher)(c)) // ends when nothing is queued or the connection is broken; Serve waits for it
+}
+
+// flusher is a Conn as one who sends what is queued.
+type flusher Conn
+
+// Resume sends until nothing is queued.
+func (f *flusher) Resume() {
+	c := (*Conn)(f)
+	c.mu.Lock()
+	c.flushOnLocked(1 << 30)
+	c.mu.Unlock()
 }
 
 // flushLocked sends what is queued, unless somebody is sending already and so will send this too. The lock is let go of
@@ -56,11 +63,16 @@ func (c *Conn) flushLocked() {
 	if c.flushing || c.shut || len(c.pending) == 0 {
 		return
 	}
+	// Others that can run now may have something to send, too: one write, and one TLS record, for all of them instead of one for
+	// each (processor time for a request with TLS: 12.6 instead of 22.7 µs with 64 streams on a connection, 16.0 instead of 22.6 with 4).
+	// Those of whom the poller knows are served before a goroutine that starts now; the others get their turn in Gosched. With nobody else to run
+	// this costs next to nothing.
+	if c.active > 1 && poll.Busy() {
+		c.startFlush()
+		return
+	}
 	c.flushing = true
 	if c.active > 1 {
-		// Others that can run now may have something to send, too: one write, and one TLS record, for all of them instead of one for
-		// each (processor time for a request with TLS: 12.6 instead of 22.7 µs with 64 streams on a connection, 16.0 instead of 22.6 with 4).
-		// With nobody else to run this costs next to nothing.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()

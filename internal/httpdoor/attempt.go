@@ -225,12 +225,13 @@ func (x *exchange) heard(f *fault.Fault) (again bool, _ *fault.Fault) {
 	return true, nil
 }
 
-// awaitAnswer waits for the answer to the pending request, and carries that to its end.
-func (c *conn) awaitAnswer() next {
+// awaitAnswer waits for the answer to the pending request, and carries that to its end. left says that the poller has the connection, and
+// calls Resume: it is not ours any more, not even to look at. keep says that the connection may carry another request.
+func (c *conn) awaitAnswer() (left, keep bool) {
 	x := c.x
 	left, f := x.trial.up.AwaitAnswer()
 	if left {
-		return later
+		return true, false
 	}
 	x.pending, x.trial.mayLeave = false, false
 	if f == nil {
@@ -244,7 +245,7 @@ func (c *conn) awaitAnswer() next {
 	if !over {
 		f = x.try()
 	}
-	return c.finish(x.conclude(f))
+	return false, x.conclude(f)
 }
 
 // exchangeHeads writes the request (its head and, when it was read whole, its body in one write) and reads response heads until

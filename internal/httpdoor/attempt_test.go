@@ -110,6 +110,104 @@ routes: {all: {match: /*, service: a}, hasty: {match: /hasty, service: hasty}}
 	close(release)
 }
 
+// Nor have the streams of an HTTP/2 connection: they are answered, each with its own; timed out; given up by their clients; and broken off with
+// their clients told.
+func TestPendingStreamHasNoGoroutine(t *testing.T) { // not parallel: it counts goroutines
+	if runtime.GOOS != "linux" || os.Getenv("MENSHEN_TEST_IO") != "" {
+		t.Skip("this is the own poller's")
+	}
+	var asked, left atomic.Int32
+	release := make(chan struct{})
+	g := open(t, `
+listeners: {web: {address: "127.0.0.1:0"}}
+services: {a: {endpoints: [$A], retry: 0}, hasty: {endpoints: [$A], retry: 0, timeouts: {first_byte: 300ms}}}
+routes: {all: {match: /*, service: a}, hasty: {match: /hasty, service: hasty}}
+`, "A", webServer(t, func(w http.ResponseWriter, q *http.Request) {
+		body, _ := io.ReadAll(q.Body)
+		asked.Add(1)
+		select {
+		case <-release:
+			fmt.Fprint(w, q.URL.Path+string(body))
+		case <-q.Context().Done():
+			left.Add(1)
+		}
+	}))
+	client := over2(t)
+	alone := func(want int32) {
+		t.Helper()
+		dump := make([]byte, 4<<20)
+		testenv.Eventually(t, 10*time.Second, func() error {
+			if n := asked.Load(); n < want {
+				return fmt.Errorf("the endpoint was asked %d times instead of %d", n, want)
+			}
+			if n := strings.Count(string(dump[:runtime.Stack(dump, true)]), "httpdoor.(*conn).runStream("); n > 0 {
+				return fmt.Errorf("%d goroutines serve streams", n)
+			}
+			return nil
+		})
+	}
+	const streams = 20
+	got := make(chan string, streams)
+	ask := func(ctx context.Context, path string) {
+		for i := range streams {
+			go func() { // ends with the answer, for which the test waits
+				q, _ := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://%s/%s%d", g.address, path, i), strings.NewReader("!"))
+				resp, err := client.Do(q)
+				if err != nil {
+					got <- "gone"
+					return
+				}
+				defer resp.Body.Close()
+				body, err := io.ReadAll(resp.Body)
+				got <- fmt.Sprint(resp.StatusCode, " ", resp.StatusCode == 200 && err == nil && string(body) == q.URL.Path+"!")
+			}()
+		}
+	}
+	want := func(what string) {
+		t.Helper()
+		for range streams {
+			if s := <-got; s != what {
+				t.Errorf("%q instead of %q", s, what)
+			}
+		}
+	}
+	for range 3 { // on new connections to the endpoint, then on old ones
+		asked.Store(0)
+		ask(context.Background(), "a")
+		alone(streams)
+		for range streams {
+			release <- struct{}{}
+		}
+		want("200 true")
+	}
+
+	if resp, err := client.Get("http://" + g.address + "/hasty"); err != nil || resp.StatusCode != http.StatusGatewayTimeout {
+		t.Errorf("%v, %v after the time for an answer", resp, err)
+	}
+
+	asked.Store(0)
+	left.Store(0)
+	ctx, cancel := context.WithCancel(context.Background())
+	ask(ctx, "b")
+	alone(streams)
+	cancel()
+	want("gone")
+	testenv.Eventually(t, 10*time.Second, func() error {
+		if n := left.Load(); n < streams {
+			return fmt.Errorf("the endpoint knows of %d requests that were given up, not of %d", n, streams)
+		}
+		return nil
+	})
+
+	asked.Store(0)
+	ask(context.Background(), "c")
+	alone(streams)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = g.door.Drain(over, "") // cuts them
+	want("503 false")
+}
+
 // A panic that breaks an attempt off gives back the lease and closes the connection to the endpoint.
 func TestPanicEndsTheAttempt(t *testing.T) {
 	t.Parallel()

@@ -47,7 +47,7 @@ func (c *conn) serveBundle(already []byte) {
 	c.poll.WritePatience(s.timeoutWrite)
 	c.poll.ReadBefore(0) // the bundle has a watch of its own
 	c.poll.Uninterrupt()
-	b := h2.NewServer(c.net, c.poll.Shutdown, s.http2, c.acceptStream)
+	b := h2.NewServer(c.net, c.poll.Shutdown, s.http2, c.acceptStream, c.beginStreams)
 	c.bundle.Store(b)
 	if c.draining() {
 		b.Drain()
@@ -57,7 +57,7 @@ func (c *conn) serveBundle(already []byte) {
 	}
 }
 
-// acceptStream starts the exchange of a stream. The bundle's goroutine calls it.
+// acceptStream prepares the exchange of a stream. The bundle's goroutine calls it.
 func (c *conn) acceptStream(st *h2.Stream) {
 	s := c.pin()
 	both := &struct {
@@ -74,7 +74,14 @@ func (c *conn) acceptStream(st *h2.Stream) {
 	if c.served++; s.requestsMax > 0 && c.served >= s.requestsMax {
 		c.bundle.Load().Drain()
 	}
-	go sc.runStream() // ends with the exchange; the bundle's Serve waits for its Finish
+	c.accepted = append(c.accepted, sc)
+}
+
+// beginStreams starts the exchanges of the streams that came together. The bundle's Serve waits for the Finish of each.
+func (c *conn) beginStreams() {
+	poll.Serve(c.accepted)
+	clear(c.accepted)
+	c.accepted = c.accepted[:0]
 }
 
 // secureStream is a stream whose connection has TLS, which policies may look at.
@@ -83,17 +90,29 @@ type secureStream struct {
 	policy.Connection
 }
 
-// runStream carries the one request of a stream.
+// runStream carries the one request of a stream, or goes on with it when its answer is there. While an endpoint thinks no goroutine waits, as
+// on HTTP/1 connections: the poller calls Resume.
 func (c *conn) runStream() {
-	defer c.stream.Finish(h2.InternalError)
+	left := false
 	defer func() {
+		if left {
+			return
+		}
 		if r := recover(); r != nil {
 			c.door.bug(r, c.x)
 		}
+		c.stream.Finish(h2.InternalError)
 	}()
-	c.poll.WritePatience(c.site.timeoutWrite)
-	c.x = newExchange(c)
-	c.x.serve()
+	if c.x == nil {
+		c.poll.WritePatience(c.site.timeoutWrite)
+		c.x = newExchange(c)
+		c.x.serve()
+	}
+	if c.x.pending {
+		if left, _ = c.awaitAnswer(); left {
+			return // it is not ours any more
+		}
+	}
 	c.x.release()
 }
 

@@ -3,7 +3,8 @@
 // counts, route for the choice of a route and forward for the endpoints.
 //
 // A connection is one goroutine; it is joined by a second one only while a request body streams to an endpoint, or for the
-// other direction of a tunnel. Between requests a connection holds no buffer, and on the own poller no goroutine.
+// other direction of a tunnel. Between requests a connection holds no buffer, and on the own poller no goroutine; nor has a request one there
+// while an endpoint thinks, if all of it was sent.
 //
 // The package refuses to know where its configuration comes from, and to speak anything but HTTP.
 package httpdoor
@@ -73,6 +74,10 @@ func (c *conn) Refuse() { _ = c.poll.Close() }
 
 // Resume serves the connection until it has ended, or until it is idle and needs no goroutine.
 func (c *conn) Resume() {
+	if c.stream != nil {
+		c.runStream()
+		return
+	}
 	if c.run() == nothing {
 		c.door.Leave(c)
 	}
@@ -124,11 +129,12 @@ type conn struct {
 	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for Cut
 
 	// HTTP/2: a connection is a bundle of streams, each of which is a conn of its own.
-	preface bool                    // the client's first bytes say that it speaks HTTP/2
-	bundle  atomic.Pointer[h2.Conn] // of the connection
-	stream  *h2.Stream              // of a stream
-	left    atomic.Bool             // the client has given the stream, or the connection, up
-	holding sync.Mutex              // held by who interrupts what endpoint or relayed shows: it is held no longer than that
+	preface  bool                    // the client's first bytes say that it speaks HTTP/2
+	bundle   atomic.Pointer[h2.Conn] // of the connection
+	accepted []poll.Server           // of the connection: streams that are to begin
+	stream   *h2.Stream              // of a stream
+	left     atomic.Bool             // the client has given the stream, or the connection, up
+	holding  sync.Mutex              // held by who interrupts what endpoint or relayed shows: it is held no longer than that
 }
 
 // Cut ends the connection whatever it is doing. It must be called until the connection is gone.
@@ -207,7 +213,11 @@ func (c *conn) run() (n next) {
 			return n
 		}
 		if c.pending() {
-			if n := c.awaitAnswer(); n != more {
+			left, keep := c.awaitAnswer()
+			if left {
+				return later
+			}
+			if n := c.finish(keep); n != more {
 				return n
 			}
 			continue

@@ -21,7 +21,11 @@ import (
 // serve reads a request and carries it to its access record. It says whether the connection may carry another.
 func (x *exchange) serve() (keep bool) {
 	s := x.conn.pin() // one generation for the whole request
-	return x.readHead(s) && x.answerAndRecord(s)
+	if !x.readHead(s) {
+		return false
+	}
+	x.trial.mayLeave = x.conn.stream != nil
+	return x.answerAndRecord(s)
 }
 
 // carry is serve for a request that whole has found to be here already. When it says no, the request may be pending.
