@@ -40,6 +40,7 @@ func (s *session) use(name string) (goOn bool) {
 		return goOn
 	}
 	s.show()
+	s.traces.own(0)
 	s.settle(!s.unsure)
 	return s.sendChosen(s.st.message.Sequence)
 }

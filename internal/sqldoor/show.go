@@ -22,11 +22,14 @@ import (
 // This file is what the gateway answers to statements about itself: SHOW MENSHEN, FLUSH MENSHEN, SHOW PROCESSLIST, CONNECTION_ID() and KILL. A consumer sees its own sessions, and ends
 // its own. What there is to tell is in views.go.
 
-// ownStatus is the status that an answer of the gateway's own tells: what the last one of the instance said of its answer is left out. After an error in the middle of several results
-// a client would wait for more of them.
+// ownStatus is the status that an answer of the gateway's own tells: that of the session. What the last answer of the instance said of itself is left out: further results, rows or
+// parameters, of which a client would wait for more, or a slow query that used no index.
 func (s *session) ownStatus() mysql.Status {
-	return s.status &^ (mysql.MoreResults | mysql.CursorExists | mysql.LastRowSent)
+	return s.status & (mysql.InTransaction | mysql.ReadOnly | mysql.Autocommit | mysql.NoBackslash | ansiQuotes)
 }
+
+// ansiQuotes is in the status of MariaDB's sessions with ANSI_QUOTES.
+const ansiQuotes mysql.Status = 1 << 15
 
 // rowsMax bounds an answer.
 const rowsMax = 10000
@@ -236,7 +239,6 @@ func (s *session) flush(what string) bool {
 		return s.refuse(errorFlush)
 	}
 	s.door.ResetDigests()
-	s.traces.own(0)
 	return s.sendOK(s.st.message.Sequence)
 }
 

@@ -126,6 +126,7 @@ func (s *session) enter(c *identity.Consumer, database, program string) *mysql.E
 	}
 	s.consumer, s.database = c, database
 	s.showAs(program)
+	s.traces.own(0)
 	if database == "" {
 		return nil
 	}

@@ -329,6 +329,9 @@ func (t *traces) own(count int) { t.last, t.counted, t.count = spot{}, true, cou
 
 // ran notes where a statement left its traces.
 func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Response) {
+	if j.Kind == scan.GetDiagnostics && j.Statements == 1 && r.Code == 0 {
+		return // it leaves everything as it was, wherever that is
+	}
 	before := t.last
 	t.last, t.counted, t.count = here(c), r.Code != 0, -1
 	mayWarn := j.Statements > 1 || j.Effects.Has(anything)

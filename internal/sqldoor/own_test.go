@@ -1,0 +1,70 @@
+package sqldoor
+
+import (
+	"testing"
+
+	"github.com/menshen-gateway/menshen/internal/mysql"
+)
+
+// What the gateway answers itself tells of the session, and of no other answer: its status says neither that there is more to come, nor that no index was used.
+func TestStatusOfOwnAnswers(t *testing.T) {
+	g := open(t, shop(mariadb(t).Addr))
+	r := connect(t, g, mysql.MultiStatements, "shop")
+	want := func(status mysql.Status) {
+		t.Helper()
+		for _, own := range []struct {
+			command  mysql.Command
+			argument string
+		}{{mysql.ComQuery, "SELECT CONNECTION_ID()"}, {mysql.ComQuery, "USE shop"}, {mysql.ComInitDB, "shop"}, {mysql.ComQuery, "SHOW PROCESSLIST"}} {
+			if a, _ := r.ask(own.command, own.argument); a.Code != 0 || a.Status != status {
+				t.Errorf("%s %s: status %b, want %b", own.command, own.argument, a.Status, status)
+			}
+		}
+	}
+	want(mysql.Autocommit)
+	if a, _ := r.ask(mysql.ComQuery, "SELECT name FROM users ORDER BY name"); a.Status == mysql.Autocommit {
+		t.Fatalf("a scan: status %b", a.Status)
+	}
+	want(mysql.Autocommit)
+	if a, _ := r.ask(mysql.ComQuery, "SELECT 1; SELECT bad"); a.Code != 1054 {
+		t.Fatal(a.Code)
+	}
+	want(mysql.Autocommit)
+	r.ask(mysql.ComQuery, "SET sql_mode = 'NO_BACKSLASH_ESCAPES'")
+	want(mysql.Autocommit | mysql.NoBackslash)
+	r.ask(mysql.ComQuery, "SET sql_mode = ''")
+	r.ask(mysql.ComQuery, "BEGIN; SELECT name FROM users ORDER BY name")
+	want(mysql.Autocommit | mysql.InTransaction)
+	r.ask(mysql.ComQuery, "COMMIT")
+	want(mysql.Autocommit)
+}
+
+// ROW_COUNT() after what the gateway itself has answered, and after what leaves it as it was, is as on a server, whether the session keeps its connection or not.
+func TestRowCountLikeAServer(t *testing.T) {
+	db, plain := mariadb(t), mariadb(t)
+	g := open(t, pooled(db.Addr, "max_connections: 2"))
+	p := g.beside(t, plain, 0)
+	for _, pin := range []string{"SELECT 1", "BEGIN", "SET @d = 0"} {
+		for _, before := range []string{"SELECT id FROM users", "INSERT INTO users (name) VALUES ('x'), ('y')", "SELECT bad", "DO 1"} {
+			for _, last := range []string{"USE shop", "GET DIAGNOSTICS @d = NUMBER", "SELECT CONNECTION_ID() > 0", "SELECT ROW_COUNT()"} {
+				for _, between := range []string{"", "SET time_zone = '+03:00'"} { // makes the gateway ask for settings
+					w := p.meet("", nil)
+					other := g.session(t)
+					ask(other, "SET NAMES latin1")
+					w.both(pin)
+					w.both(before)
+					ask(other, "UPDATE users SET name = 'z' WHERE id < 4") // on the same connection, perhaps
+					if between != "" {
+						w.both(between)
+					}
+					w.both(last)
+					if !w.both("SELECT ROW_COUNT()") {
+						w.both("SELECT ROW_COUNT()")
+					}
+					w.part()
+					_ = other.Close()
+				}
+			}
+		}
+	}
+}
