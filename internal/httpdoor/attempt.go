@@ -30,7 +30,9 @@ func (x *exchange) forward() *fault.Fault {
 		return f
 	}
 	x.share = x.route.choose()
-	x.appendTarget()
+	if f := x.appendTarget(); f != nil {
+		return f
+	}
 	if key := x.share.target.Key; key.Kind != forward.NoKey {
 		x.trial.pick.Hash, x.trial.pick.Hashed = x.hash(key), true
 	}

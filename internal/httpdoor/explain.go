@@ -129,6 +129,12 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 		}
 		s.routes.Match(&match, &x.captures)
 	}
+	if all := route.Readings(x.path); all != 0 && verdict.Rule >= 0 && len(s.bound[verdict.Rule].shares) > 0 {
+		if other, read := s.readElsewhere(match, verdict.Rule, all); other >= 0 {
+			e.Problem = fmt.Sprintf("the request would be refused with 400: a server that reads its path as %s would be where route %s leads, not route %s", read, s.bound[other].name, s.bound[verdict.Rule].name)
+			return e, nil
+		}
+	}
 	if verdict.Rule < 0 {
 		if s.chain != nil {
 			e.Policies = explainPolicies(s.chain.links[:s.chain.early])
@@ -145,10 +151,18 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 		e.Policies = explainPolicies(s.chains[verdict.Rule].links)
 	}
 	if len(x.route.shares) > 0 {
-		x.appendTarget()
+		if f := x.appendTarget(); f != nil {
+			e.Problem = "the request would be refused with 400: " + f.Public
+			return e, nil
+		}
 		e.Forwarded = string(x.target)
 	} else if r := x.route.redirect; r != nil {
-		e.Target += " to " + string(x.appendLocation(nil, r))
+		to, f := x.appendLocation(nil, r)
+		if f != nil {
+			e.Problem = "the request would be refused with 400: " + f.Public
+			return e, nil
+		}
+		e.Target += " to " + string(to)
 	}
 	before := 0.0
 	for i := range x.route.shares {

@@ -96,6 +96,11 @@ func (x *exchange) dispatch() *fault.Fault {
 	x.match = route.Request{Method: r.Method, Host: r.Host, Path: path, Query: r.Query, Header: r}
 	verdict := s.routes.Match(&x.match, &x.captures)
 	if verdict.Rule >= 0 {
+		if all := route.Readings(path); all != 0 && len(s.bound[verdict.Rule].shares) > 0 {
+			if other, _ := s.readElsewhere(x.match, verdict.Rule, all); other >= 0 {
+				return fault.New(fault.BadRequest, "the path can be read in two ways: decoded, or without ;parameters, it is another route's")
+			}
+		}
 		x.route = s.bound[verdict.Rule]
 		if x.route.timeout > 0 {
 			x.deadline = x.began.Add(x.route.timeout)
@@ -122,7 +127,10 @@ func (x *exchange) dispatch() *fault.Fault {
 		return nil
 	case b.redirect != nil:
 		fields := append(make([]byte, 0, 256), "Location: "...)
-		fields = x.appendLocation(fields, b.redirect)
+		fields, f := x.appendLocation(fields, b.redirect)
+		if f != nil {
+			return f
+		}
 		x.answer(b.redirect.status, append(fields, '\r', '\n'), nil)
 		return nil
 	case len(b.shares) == 0: // every service of the split has weight 0
@@ -516,19 +524,51 @@ func (x *exchange) makeRoom(s *site) {
 }
 
 // appendLocation appends where a redirect leads. The request's query goes along, unless the template has one of its own.
-func (x *exchange) appendLocation(dst []byte, r *redirect) []byte {
-	dst = r.to.Append(dst, x.value)
+func (x *exchange) appendLocation(dst []byte, r *redirect) ([]byte, *fault.Fault) {
+	to := r.to.Append(nil, x.value)
+	if r.path { // not //another.host, whatever was captured
+		var f *fault.Fault
+		if to, f = settlePath(to); f != nil {
+			return nil, f
+		}
+	}
+	dst = append(dst, to...)
 	if r.keepQuery && x.request.HasQuery {
 		dst = append(dst, '?')
 		dst = append(dst, x.request.Query...)
 	}
-	return dst
+	return dst, nil
 }
 
+// settlePath judges what a template has made of the path at the start of target, as all paths are judged: what was captured may be dots or begin
+// with a slash where the template goes on. ~^/show(?P<id>.*)$ and /users/{id}, asked for /show../admin, would be out of /users.
+func settlePath(target []byte) ([]byte, *fault.Fault) {
+	end := bytes.IndexAny(target, "?#") // a Location may have a fragment
+	if end < 0 {
+		end = len(target)
+	}
+	for segment := range bytes.SplitSeq(target[:end], []byte{'/'}) {
+		if string(segment) == "." || string(segment) == ".." {
+			return nil, fault.Wrap(fault.BadRequest, errDotsMade.Error(), errDotsMade)
+		}
+	}
+	path, changed, err := route.Normalize(nil, target[:end])
+	if err != nil {
+		return nil, fault.Wrap(fault.BadRequest, err.Error(), err)
+	}
+	if changed {
+		target = append(path, target[end:]...)
+	}
+	return target, nil
+}
+
+var errDotsMade = errors.New("path has a dot segment when it is rewritten")
+
 // appendTarget prepares the path and query as the endpoint sees them.
-func (x *exchange) appendTarget() {
+func (x *exchange) appendTarget() (f *fault.Fault) {
 	path := x.path
 	x.target = x.target[:0]
+	own := false // the template has a query
 	if w := x.route.rewrite; w != nil {
 		if w.stripPrefix != "" && len(path) >= len(w.stripPrefix) && string(path[:len(w.stripPrefix)]) == w.stripPrefix {
 			if rest := path[len(w.stripPrefix):]; len(rest) == 0 || rest[0] == '/' { // a prefix ends at a segment's end
@@ -536,18 +576,21 @@ func (x *exchange) appendTarget() {
 			}
 		}
 		if w.path != nil {
-			x.target = w.path.Append(x.target, x.value)
-			path = nil
+			if x.target, f = settlePath(w.path.Append(x.target, x.value)); f != nil {
+				return f
+			}
+			path, own = nil, w.query
 		}
 	}
 	if len(path) == 0 && len(x.target) == 0 {
 		x.target = append(x.target, '/')
 	}
 	x.target = append(x.target, path...)
-	if query, has := x.query(); has {
+	if query, has := x.query(); has && !own {
 		x.target = append(x.target, '?')
 		x.target = append(x.target, query...)
 	}
+	return nil
 }
 
 // value gives what a template may name: a capture, or else a part of the request.

@@ -21,6 +21,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/pause"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
 	"github.com/menshen-gateway/menshen/internal/traffic/services"
@@ -91,11 +92,13 @@ type respond struct {
 type redirect struct {
 	status    int
 	to        route.Template
+	path      bool // to begins with a path
 	keepQuery bool
 }
 
 type rewrite struct {
 	path        *route.Template
+	query       bool // path has a query of its own
 	host        string
 	stripPrefix string
 }
@@ -122,6 +125,7 @@ func Compile(from Source) (*Tables, config.Problems) {
 	}
 	bound := map[string]*boundRoute{}
 	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
+		pause.Moment()
 		bound[name] = b.route(name, c.Routes[name])
 		if r := c.Routes[name]; len(r.Policies) > 0 {
 			b.links[name] = b.linksOf("route "+name, join("routes", name), r.Policies, rule(name, r).Captures())
@@ -189,6 +193,7 @@ func (b *compiler) site(name string, l *config.Listener, bound map[string]*bound
 	key := strings.Join(names, "\x00")
 	rules := make([]route.Rule, 0, len(names))
 	for _, n := range names {
+		pause.Moment()
 		if r := b.config.Routes[n]; r != nil { // a dangling name is a problem that config.Parse has reported
 			rules = append(rules, rule(n, r))
 			s.bound = append(s.bound, bound[n])
@@ -245,6 +250,9 @@ func (b *compiler) route(name string, r *config.Route) *boundRoute {
 			b.problem(join("routes", name, "redirect", "to"), "%v", err)
 		}
 		bound.redirect = &redirect{status: r.Redirect.Status, to: to, keepQuery: !strings.Contains(r.Redirect.To, "?")}
+		if bound.redirect.path = strings.HasPrefix(r.Redirect.To, "/") && !strings.HasPrefix(r.Redirect.To, "//"); bound.redirect.path {
+			b.settles(join("routes", name, "redirect", "to"), r.Redirect.To, to)
+		}
 	case r.Respond != nil:
 		bound.respond = b.respond(name, r.Respond)
 	}
@@ -262,10 +270,21 @@ func (b *compiler) route(name string, r *config.Route) *boundRoute {
 			if err != nil {
 				b.problem(join("routes", name, "rewrite", "path"), "%v", err)
 			}
-			bound.rewrite.path = &path
+			if strings.Contains(w.Path, "#") {
+				b.problem(join("routes", name, "rewrite", "path"), "%q has a fragment, which no server is sent (accepted: a path, with a query or without)", w.Path)
+			}
+			b.settles(join("routes", name, "rewrite", "path"), w.Path, path)
+			bound.rewrite.path, bound.rewrite.query = &path, strings.Contains(w.Path, "?")
 		}
 	}
 	return bound
+}
+
+// settles reports a template of a path that no capture can make one of.
+func (b *compiler) settles(at, text string, t route.Template) {
+	if _, f := settlePath(t.Append(nil, func(string) []byte { return []byte("x") })); f != nil {
+		b.problem(at, "%q: %v (accepted: a path, with a query or without)", text, f.Cause)
+	}
 }
 
 func (b *compiler) respond(name string, r *config.Respond) *respond {
