@@ -324,8 +324,9 @@ func (x *exchange) readHeads() *fault.Fault {
 			}
 			return nil
 		case status < 200:
-			if r.Minor > 0 && x.pumping == nil {
+			if r.Minor > 0 {
 				if f := x.relayInterim(); f != nil {
+					x.joinPump(up, false)
 					return f
 				}
 			}

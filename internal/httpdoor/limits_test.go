@@ -365,6 +365,53 @@ func TestEarlyHints(t *testing.T) {
 	c.closed()
 }
 
+// A proxy must forward interim responses (RFC 9110, 15.2), also while the body is on its way and one of its own is due.
+func TestInterimDuringUpload(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple, "A", endpoint(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			q, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+			if q.Header.Get("Expect") != "" {
+				io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+			}
+			body, err := io.ReadAll(q.Body)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		}
+	}))
+	f := func(expect string, before ...int) {
+		t.Helper()
+		c := g.dial()
+		defer c.Close()
+		for range 2 {
+			c.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" + expect + "\r\n")
+			for _, want := range before {
+				if resp, _ := c.get("POST"); resp.StatusCode != want {
+					t.Fatalf("%s: %d, want %d", expect, resp.StatusCode, want)
+				}
+			}
+			c.send("5\r\nhello\r\n0\r\n\r\n")
+			if resp, _ := c.get("POST"); resp.StatusCode != 103 {
+				t.Fatalf("%s: %d behind the body", expect, resp.StatusCode)
+			}
+			if resp, body := c.get("POST"); resp.StatusCode != 200 || body != "hello" {
+				t.Fatal(resp, body)
+			}
+		}
+	}
+	f("", 103)
+	f("Expect: 100-continue\r\n", 103, 100)
+	c := g.dial() // who leaves meanwhile leaves nothing behind
+	c.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.get("POST")
+}
+
 // A client may close its sending half when it has sent its request.
 func TestHalfClosedClient(t *testing.T) {
 	t.Parallel()

@@ -151,6 +151,10 @@ var noHop forward.Hop
 
 // relayInterim passes a 1xx response on (103 Early Hints, say).
 func (x *exchange) relayInterim() *fault.Fault {
+	if x.pumping != nil { // which may be about to say 100 (Continue)
+		x.interim.Lock()
+		defer x.interim.Unlock()
+	}
 	x.out = forward.AppendResponse(x.out[:0], &x.response, &forward.ResponseHead{Hop: &noHop, Total: -1, Upstream: -1})
 	if f := x.headDone(false); f != nil {
 		return f
