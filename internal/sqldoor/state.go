@@ -71,8 +71,8 @@ func (s *session) judge(text []byte, whole bool) (j judgement) {
 	case scan.Flush:
 		j.rest = string(text)
 	case scan.Kill:
-		if j.name = string(text[j.Name.Start:j.Name.End]); !s.ends(text[j.Name.End:]) {
-			j.name = "" // an expression, or a user's name
+		if j.name = string(text[j.Name.Start:j.Name.End]); !s.ends(text[j.Name.End:]) || s.killsOther(text[:j.Name.Start]) {
+			j.name = "" // an expression, a user's name, or the number of a statement
 		}
 	case scan.Set:
 		j.set = s.judgeSet(text, j.Effects)
@@ -103,6 +103,8 @@ func (s *session) onlyOne(text []byte) (one []byte) {
 
 // judgeMany judges several statements in one text: those that the gateway must see alone are refused.
 func (s *session) judgeMany(text []byte, j *judgement) {
+	const asking = scan.ReadsRowCount | scan.ReadsFoundRows | scan.ReadsDiagnostics
+	var asked, known scan.Effect // what is asked of statements before the text; what those in it have made anew
 	for at := 0; at < len(text); {
 		end, next, _ := scan.Split(text[at:], &s.mode)
 		one := scan.Classify(text[at:at+end], &s.mode)
@@ -126,9 +128,22 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 			j.set.pins |= set.pins
 			j.set.insert = j.set.insert || set.insert
 		}
+		asked |= one.Effects & asking &^ known
+		switch one.Kind {
+		case scan.Empty:
+		case scan.Select:
+			known |= scan.ReadsRowCount | scan.ReadsFoundRows
+		case scan.Insert, scan.Update, scan.Delete, scan.Replace:
+			if known |= scan.ReadsRowCount; !one.Effects.Has(anything) {
+				known |= scan.ReadsDiagnostics // they use tables, so the list is emptied
+			}
+		default:
+			known |= scan.ReadsRowCount
+		}
 		at += next
 	}
-	if j.Effects.Has(scan.SetsLastInsertID | scan.ReadsLastInsertID) {
+	j.Effects = j.Effects&^asking | asked
+	if j.Effects.Has(scan.SetsLastInsertID|scan.ReadsLastInsertID) && contains(text, "nextval", "setval", "next", "lastval", "previous") {
 		j.Effects |= scan.UnknownEffect
 	}
 	j.Kind = scan.Unknown
@@ -156,6 +171,22 @@ func (s *session) ends(rest []byte) bool {
 		case scan.End:
 			return true
 		default:
+			return false
+		}
+	}
+}
+
+// killsOther says whether a KILL, of which this is what stands before its number, is MariaDB's KILL QUERY ID or KILL USER.
+func (s *session) killsOther(text []byte) bool {
+	var sc scan.Scanner
+	sc.Reset(text, &s.mode)
+	for {
+		switch t := sc.Next(); t.Kind {
+		case scan.Word:
+			if word := string(text[t.Start:t.End]); strings.EqualFold(word, "id") || strings.EqualFold(word, "user") {
+				return true
+			}
+		case scan.End:
 			return false
 		}
 	}

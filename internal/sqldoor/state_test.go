@@ -88,6 +88,20 @@ func TestJudge(t *testing.T) {
 	f("USE shop extra", "refused")
 	f("SELECT 1; KILL 5", "refused")
 
+	// What statements of a text ask of each other needs nothing of those before.
+	f("INSERT INTO t VALUES (1); SELECT id FROM t WHERE ROW_COUNT() = 1 AND id = LAST_INSERT_ID()", "")
+	f("SELECT SQL_CALC_FOUND_ROWS 1; SELECT FOUND_ROWS()", "SQL_CALC_FOUND_ROWS")
+	f("SELECT FOUND_ROWS(); SELECT 1", "ROW_COUNT or FOUND_ROWS")
+	f("/* c */; SELECT ROW_COUNT()", "ROW_COUNT or FOUND_ROWS")
+	f("DO 1; SELECT FOUND_ROWS()", "ROW_COUNT or FOUND_ROWS")
+	f("INSERT INTO t VALUES (1); SELECT NEXTVAL(s)", "statement not understood")
+
+	for text, name := range map[string]string{"KILL QUERY 5": "5", "kill /* id */ 5": "5", "KILL QUERY ID 5": "", "KILL HARD QUERY id /* c */ 5": "", "KILL USER 5": "", "KILL 1 + 1": ""} {
+		if j := s.judge([]byte(text), true); j.name != name {
+			t.Errorf("%s kills %q", text, j.name)
+		}
+	}
+
 	for _, text := range []string{"INSERT INTO t VALUES ('half", "SET NAMES utf8", "SELECT 1"} {
 		if j := s.judge([]byte(text), false); j.pinsOf()&(1<<pinLong) == 0 {
 			t.Errorf("half of a statement is believed: %q", text)
