@@ -31,6 +31,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/config"
 	"github.com/menshen-gateway/menshen/internal/httpdoor"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/pause"
 	"github.com/menshen-gateway/menshen/internal/snapshot"
 	"github.com/menshen-gateway/menshen/internal/sqldoor"
 	"github.com/menshen-gateway/menshen/internal/tcpdoor"
@@ -342,7 +343,7 @@ func (a *App) Ready() (ready bool, reasons []string) {
 
 // Apply puts the configuration in a YAML text into service, or with dryRun does everything short of that.
 func (a *App) Apply(_ context.Context, yaml []byte, dryRun bool) (admin.Current, error) {
-	defer makeRoom()()
+	defer pause.Begin()()
 	// Relative paths in it are read from the config's own folder, as if it were a file there.
 	text := config.File{Name: filepath.Join(a.folder(), "request"), Data: yaml}
 	c, err := config.Parse(text)
@@ -407,7 +408,7 @@ func (a *App) Reload(context.Context) (admin.Current, error) {
 		return a.Current(), err
 	}
 	defer a.mu.Unlock()
-	defer makeRoom()()
+	defer pause.Begin()()
 	c, err := a.options.Config, error(nil)
 	if c == nil {
 		c, err = load(a.options.ConfigPath)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // checker judges what one value alone cannot tell: names that refer to each other, keys that exclude each other.
@@ -24,9 +26,11 @@ func (c *Config) check() Problems {
 	k := &checker{c: c}
 	k.listeners()
 	for _, name := range sorted(c.Services) {
+		pause.Moment()
 		k.service(join("services", name), c.Services[name])
 	}
 	for _, name := range sorted(c.Routes) {
+		pause.Moment()
 		k.route(join("routes", name), c.Routes[name])
 	}
 	for _, name := range sorted(c.Policies) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // decoder fills Go values from nodes, strictly, and goes on after a problem so that all are found.
@@ -173,6 +175,7 @@ func (d *decoder) mapping(n *Node, v reflect.Value, f *field) {
 	}
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.items)))
 	for _, item := range n.items {
+		pause.Moment()
 		if f != nil && f.keys != nil {
 			if problem := f.keys.check(item.name); problem != "" {
 				d.problems = append(d.problems, item.problemAtKey("%s (accepted: %s)", problem, f.keys.want))

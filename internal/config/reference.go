@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // referenceBytesMax bounds the file behind ${file:...}: a secret, a key, a small body.
@@ -25,6 +27,7 @@ type expander struct {
 // tree expands every scalar value under n. Keys are never expanded: what a config is about must be visible in it.
 func (e *expander) tree(n *Node) {
 	for _, item := range n.items {
+		pause.Moment()
 		e.tree(item)
 	}
 	if n.kind != kindScalar || !strings.Contains(n.text, "${") {

@@ -7,13 +7,15 @@ import (
 
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // parseYAML reads one file into a tree. Its problems are those of YAML and of the part of YAML that is refused here:
 // several documents, anchors, aliases, merge keys, tags, directives, explicit keys. The node is nil when the file holds
 // nothing, or when no tree could be made of it.
 //
-// Only the lexer is a library's. Its parser takes memory with the square of a mapping's size (80,000 routes, 7 MiB of
+// Only the lexer is a library's, for what is not simple enough for ours (simpleLexemes). Its parser takes memory with the square of a mapping's size (80,000 routes, 7 MiB of
 // text: 25 GB allocated, 20 s) and recurses as deep as the text says; without the refused parts of YAML, making the tree
 // is short work.
 func parseYAML(doc *document, data []byte) (root *Node, problems Problems) {
@@ -31,13 +33,34 @@ func parseYAML(doc *document, data []byte) (root *Node, problems Problems) {
 			root, problems = nil, Problems{{File: doc.name, Line: 1, Column: 1, Message: "is not YAML that can be understood"}}
 		}
 	}()
-	tokens := lexer.Tokenize(text)
-	if problems = refuseTokens(doc, tokens); len(problems) > 0 {
-		return nil, problems
+	tokens, simple := simpleLexemes(text)
+	if !simple {
+		if tokens, problems = libraryLexemes(doc, text); len(problems) > 0 {
+			return nil, problems
+		}
 	}
-	r := reader{doc: doc, tokens: joinColons(tokens)}
+	r := reader{doc: doc, tokens: tokens}
 	root = r.document()
 	return root, r.problems
+}
+
+// libraryLexemes is the library's lexer with our refusals and repairs.
+func libraryLexemes(doc *document, text string) ([]lexeme, Problems) {
+	var tokens token.Tokens
+	pause.Beside(func() { tokens = lexer.Tokenize(text) })
+	if problems := refuseTokens(doc, tokens); len(problems) > 0 {
+		return nil, problems
+	}
+	tokens = joinColons(tokens)
+	lexemes := make([]lexeme, len(tokens))
+	for i, t := range tokens {
+		l := lexeme{t.Type, t.Value, t.Position.Line, t.Position.Column}
+		if !l.scalar() {
+			l.text = strings.TrimSpace(t.Origin)
+		}
+		lexemes[i] = l
+	}
+	return lexemes, nil
 }
 
 // clean strips a byte order mark and refuses text that is not text.
@@ -48,6 +71,7 @@ func clean(data []byte) (text string, line, column int, bad string) {
 		switch {
 		case r == '\n':
 			line, column = line+1, 0
+			pause.Moment()
 		case r == utf8.RuneError:
 			if _, size := utf8.DecodeRuneInString(text[i:]); size <= 1 {
 				return "", line, column, "is not UTF-8 text"
@@ -105,11 +129,11 @@ func joinColons(tokens token.Tokens) token.Tokens {
 		}
 		before, after := joined[len(joined)-2], tokens[i+1]
 		// The original text tells, not the column: that one is off by one when a space ends the line.
-		if !isPlain(after) || after.Position.Line != colon.Position.Line || after.Origin == "" || strings.ContainsAny(after.Origin[:1], " \t\r\n") {
+		if !isPlain(after.Type) || after.Position.Line != colon.Position.Line || after.Origin == "" || strings.ContainsAny(after.Origin[:1], " \t\r\n") {
 			continue
 		}
 		switch gap := colon.Position.Column - before.Position.Column - utf8.RuneCountInString(before.Value); {
-		case isPlain(before) && before.Position.Line == colon.Position.Line && gap >= 0:
+		case isPlain(before.Type) && before.Position.Line == colon.Position.Line && gap >= 0:
 			joined = joined[:len(joined)-1]
 			joined[len(joined)-1] = token.New(before.Value+strings.Repeat(" ", gap)+":"+after.Value, before.Origin+":"+after.Origin, before.Position)
 			i++
@@ -122,8 +146,8 @@ func joinColons(tokens token.Tokens) token.Tokens {
 }
 
 // isPlain tells whether a token is a scalar without quotes.
-func isPlain(t *token.Token) bool {
-	switch t.Type {
+func isPlain(kind token.Type) bool {
+	switch kind {
 	case token.StringType, token.IntegerType, token.FloatType, token.BoolType, token.NullType, token.InfinityType, token.NanType,
 		token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType:
 		return true
@@ -135,24 +159,24 @@ func isPlain(t *token.Token) bool {
 // unclear.
 type reader struct {
 	doc      *document
-	tokens   token.Tokens // without comments
+	tokens   []lexeme // without comments
 	next     int
 	problems Problems
 	stopped  bool
 }
 
 // peek gives the next token; nil at the end, or once the reader has stopped.
-func (r *reader) peek() *token.Token {
+func (r *reader) peek() *lexeme {
 	if r.stopped || r.next >= len(r.tokens) {
 		return nil
 	}
-	return r.tokens[r.next]
+	return &r.tokens[r.next]
 }
 
 func (r *reader) is(kinds ...token.Type) bool {
 	t := r.peek()
 	for _, k := range kinds {
-		if t != nil && t.Type == k {
+		if t != nil && t.kind == k {
 			return true
 		}
 	}
@@ -160,16 +184,16 @@ func (r *reader) is(kinds ...token.Type) bool {
 }
 
 // stop reports what makes the structure unclear; t is nil at the end of the text.
-func (r *reader) stop(t *token.Token, format string, args ...any) {
+func (r *reader) stop(t *lexeme, format string, args ...any) {
 	if r.stopped {
 		return
 	}
 	line, column := 1, 1
 	if t == nil && len(r.tokens) > 0 {
-		t = r.tokens[len(r.tokens)-1]
+		t = &r.tokens[len(r.tokens)-1]
 	}
 	if t != nil {
-		line, column = t.Position.Line, t.Position.Column
+		line, column = t.line, t.column
 	}
 	r.problems = append(r.problems, Problem{File: r.doc.name, Line: line, Column: column, Message: "is not valid YAML: " + fmt.Sprintf(format, args...)})
 	r.stopped = true
@@ -182,10 +206,10 @@ func (r *reader) document() *Node {
 		switch t := r.peek(); {
 		case r.is(token.DocumentHeaderType, token.DocumentEndType):
 			r.next++
-		case root != nil && r.tokens[r.next-1].Type != token.DocumentHeaderType && r.tokens[r.next-1].Type != token.DocumentEndType:
+		case root != nil && r.tokens[r.next-1].kind != token.DocumentHeaderType && r.tokens[r.next-1].kind != token.DocumentEndType:
 			r.stop(t, "%s does not belong here (perhaps its indentation is wrong, or a value stands before it)", describe(t))
 		case root != nil:
-			r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.Position.Line, Column: t.Position.Column,
+			r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.line, Column: t.column,
 				Message: "is a second document (accepted: one document in a file; put the other into a file of its own)"})
 			return root
 		default:
@@ -200,33 +224,29 @@ func (r *reader) document() *Node {
 }
 
 // describe names a token in a message.
-func describe(t *token.Token) string {
-	switch {
-	case t == nil:
+func describe(t *lexeme) string {
+	if t == nil {
 		return "the end of the text"
-	case isScalar(t):
-		return fmt.Sprintf("%q", shorten(t.Value))
-	default:
-		return fmt.Sprintf("%q", shorten(strings.TrimSpace(t.Origin)))
 	}
+	return fmt.Sprintf("%q", shorten(t.text))
 }
 
-func isScalar(t *token.Token) bool {
-	return isPlain(t) || t.Type == token.SingleQuoteType || t.Type == token.DoubleQuoteType
+func (l *lexeme) scalar() bool {
+	return isPlain(l.kind) || l.kind == token.SingleQuoteType || l.kind == token.DoubleQuoteType
 }
 
 // isKey tells whether the next token is a key: a scalar with a colon behind it on the line where it ends.
 func (r *reader) isKey() bool {
 	t := r.peek()
-	if t == nil || !isScalar(t) || r.next+1 >= len(r.tokens) {
+	if t == nil || !t.scalar() || r.next+1 >= len(r.tokens) {
 		return false
 	}
 	colon := r.tokens[r.next+1]
-	return colon.Type == token.MappingValueType && colon.Position.Line == t.Position.Line
+	return colon.kind == token.MappingValueType && colon.line == t.line
 }
 
-func (n *Node) place(doc *document, t *token.Token) {
-	n.doc, n.line, n.column = doc, t.Position.Line, t.Position.Column
+func (n *Node) place(doc *document, t *lexeme) {
+	n.doc, n.line, n.column = doc, t.line, t.column
 }
 
 // empty makes n the value of a key or a dash that has none.
@@ -243,28 +263,28 @@ func (r *reader) block(out *Node, depth, line int) {
 		return
 	}
 	switch {
-	case t.Type == token.SequenceEntryType:
-		if t.Position.Line == line {
+	case t.kind == token.SequenceEntryType:
+		if t.line == line {
 			r.stop(t, "a list cannot begin on the line of its key (accepted: [a, b], or the dash on a line of its own)")
 			return
 		}
-		r.blockList(out, t.Position.Column, depth)
+		r.blockList(out, t.column, depth)
 	case r.isKey():
-		if t.Position.Line == line {
-			r.stop(r.tokens[r.next+1], "a second colon on the line (accepted: text with a colon and a space in quotes)")
+		if t.line == line {
+			r.stop(&r.tokens[r.next+1], "a second colon on the line (accepted: text with a colon and a space in quotes)")
 			return
 		}
-		r.blockMapping(out, t.Position.Column, depth)
-	case t.Type == token.MappingStartType, t.Type == token.SequenceStartType:
+		r.blockMapping(out, t.column, depth)
+	case t.kind == token.MappingStartType, t.kind == token.SequenceStartType:
 		r.flow(out, depth)
-	case t.Type == token.LiteralType, t.Type == token.FoldedType:
+	case t.kind == token.LiteralType, t.kind == token.FoldedType:
 		r.next++
 		out.class = classQuoted
-		if content := r.peek(); content != nil && content.Type == token.StringType {
-			out.text = content.Value
+		if content := r.peek(); content != nil && content.kind == token.StringType {
+			out.text = content.text
 			r.next++
 		}
-	case isScalar(t):
+	case t.scalar():
 		r.next++
 		out.scalar(t)
 	default:
@@ -272,9 +292,9 @@ func (r *reader) block(out *Node, depth, line int) {
 	}
 }
 
-func (r *reader) tooDeep(t *token.Token) {
+func (r *reader) tooDeep(t *lexeme) {
 	if !r.stopped {
-		r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.Position.Line, Column: t.Position.Column,
+		r.problems = append(r.problems, Problem{File: r.doc.name, Line: t.line, Column: t.column,
 			Message: fmt.Sprintf("is nested too deeply (accepted: up to %d levels)", depthMax)})
 		r.stopped = true
 	}
@@ -283,12 +303,12 @@ func (r *reader) tooDeep(t *token.Token) {
 // blockList reads the entries whose dashes stand in a column.
 func (r *reader) blockList(out *Node, column, depth int) {
 	out.kind = kindList
-	for r.is(token.SequenceEntryType) && r.peek().Position.Column == column {
+	for r.is(token.SequenceEntryType) && r.peek().column == column {
 		dash := r.peek()
 		r.next++
 		item := &Node{parent: out, at: len(out.items)}
 		out.items = append(out.items, item)
-		if value := r.peek(); value != nil && value.Position.Column > column && value.Type != token.DocumentHeaderType && value.Type != token.DocumentEndType {
+		if value := r.peek(); value != nil && value.column > column && value.kind != token.DocumentHeaderType && value.kind != token.DocumentEndType {
 			r.block(item, depth+1, 0)
 		} else {
 			item.place(r.doc, dash)
@@ -302,17 +322,17 @@ func (r *reader) blockList(out *Node, column, depth int) {
 // blockMapping reads the keys that stand in a column.
 func (r *reader) blockMapping(out *Node, column, depth int) {
 	out.kind, out.keys = kindMapping, make(map[string]int)
-	for r.isKey() && r.peek().Position.Column == column {
+	for r.isKey() && r.peek().column == column {
 		key := r.peek()
 		r.next += 2 // the colon as well
 		item := r.key(out, key)
 		value := r.peek()
 		switch {
-		case value == nil || value.Type == token.DocumentHeaderType || value.Type == token.DocumentEndType:
+		case value == nil || value.kind == token.DocumentHeaderType || value.kind == token.DocumentEndType:
 			item.empty(r.doc)
-		case value.Position.Line == key.Position.Line, value.Position.Column > column,
-			value.Type == token.SequenceEntryType && value.Position.Column == column:
-			r.block(item, depth+1, key.Position.Line)
+		case value.line == key.line, value.column > column,
+			value.kind == token.SequenceEntryType && value.column == column:
+			r.block(item, depth+1, key.line)
 		default:
 			item.empty(r.doc)
 		}
@@ -322,15 +342,16 @@ func (r *reader) blockMapping(out *Node, column, depth int) {
 
 // ended checks that what follows a list or a mapping stands left of a column, where something around it goes on.
 func (r *reader) ended(column int) {
-	if t := r.peek(); t != nil && t.Position.Column >= column && t.Type != token.DocumentHeaderType && t.Type != token.DocumentEndType {
+	if t := r.peek(); t != nil && t.column >= column && t.kind != token.DocumentHeaderType && t.kind != token.DocumentEndType {
 		r.stop(t, "%s does not belong here (accepted: key: value, with the indentation of its neighbours)", describe(t))
 	}
 }
 
 // key makes the node for a key of a mapping. One that is there already, or too long, is reported, and its value is read
 // into a node that leads nowhere.
-func (r *reader) key(out *Node, t *token.Token) *Node {
-	item := &Node{parent: out, name: t.Value, keyLine: t.Position.Line, keyColumn: t.Position.Column, doc: r.doc}
+func (r *reader) key(out *Node, t *lexeme) *Node {
+	pause.Moment()
+	item := &Node{parent: out, name: t.text, keyLine: t.line, keyColumn: t.column, doc: r.doc}
 	switch first := out.get(item.name); {
 	case len(item.name) > keyBytesMax:
 		r.problems = append(r.problems, Problem{File: r.doc.name, Line: item.keyLine, Column: item.keyColumn,
@@ -353,11 +374,11 @@ func (r *reader) flow(out *Node, depth int) {
 		return
 	}
 	switch {
-	case opening.Type == token.MappingStartType:
+	case opening.kind == token.MappingStartType:
 		r.next++
 		out.kind, out.keys = kindMapping, make(map[string]int)
 		for !r.is(token.MappingEndType) {
-			if t := r.peek(); t == nil || !isScalar(t) {
+			if t := r.peek(); t == nil || !t.scalar() {
 				r.unexpected(opening, t, "key: value, or }")
 				return
 			}
@@ -367,18 +388,18 @@ func (r *reader) flow(out *Node, depth int) {
 			}
 		}
 		r.next++
-	case opening.Type == token.SequenceStartType:
+	case opening.kind == token.SequenceStartType:
 		r.next++
 		out.kind = kindList
 		for !r.is(token.SequenceEndType) {
 			t := r.peek()
-			if t == nil || !isScalar(t) && t.Type != token.MappingStartType && t.Type != token.SequenceStartType {
+			if t == nil || !t.scalar() && t.kind != token.MappingStartType && t.kind != token.SequenceStartType {
 				r.unexpected(opening, t, "a value, or ]")
 				return
 			}
 			item := &Node{parent: out, at: len(out.items)}
 			out.items = append(out.items, item)
-			if isScalar(t) && r.next+1 < len(r.tokens) && r.tokens[r.next+1].Type == token.MappingValueType { // [a: b] is [{a: b}]
+			if t.scalar() && r.next+1 < len(r.tokens) && r.tokens[r.next+1].kind == token.MappingValueType { // [a: b] is [{a: b}]
 				item.place(r.doc, t)
 				item.kind, item.keys = kindMapping, make(map[string]int)
 				r.flowKey(item, depth+1)
@@ -402,7 +423,7 @@ func (r *reader) flowKey(out *Node, depth int) {
 	r.next++
 	if r.is(token.MappingValueType) {
 		r.next++
-		if t := r.peek(); t != nil && (isScalar(t) || t.Type == token.MappingStartType || t.Type == token.SequenceStartType) {
+		if t := r.peek(); t != nil && (t.scalar() || t.kind == token.MappingStartType || t.kind == token.SequenceStartType) {
 			r.flow(item, depth+1)
 			return
 		}
@@ -411,7 +432,7 @@ func (r *reader) flowKey(out *Node, depth int) {
 }
 
 // separated takes the comma after an element inside brackets; false when neither that nor the end is there.
-func (r *reader) separated(opening *token.Token, end token.Type, accepted string) bool {
+func (r *reader) separated(opening *lexeme, end token.Type, accepted string) bool {
 	switch {
 	case r.is(token.CollectEntryType):
 		r.next++
@@ -423,7 +444,7 @@ func (r *reader) separated(opening *token.Token, end token.Type, accepted string
 }
 
 // unexpected reports what stands inside brackets instead of what is accepted there.
-func (r *reader) unexpected(opening, t *token.Token, accepted string) {
+func (r *reader) unexpected(opening, t *lexeme, accepted string) {
 	if t == nil {
 		r.stop(opening, "%s is never closed", describe(opening))
 		return
@@ -432,9 +453,9 @@ func (r *reader) unexpected(opening, t *token.Token, accepted string) {
 }
 
 // scalar fills n from a token.
-func (n *Node) scalar(t *token.Token) {
-	n.text = t.Value
-	switch t.Type {
+func (n *Node) scalar(t *lexeme) {
+	n.text = t.text
+	switch t.kind {
 	case token.SingleQuoteType, token.DoubleQuoteType:
 		n.class = classQuoted
 	case token.NullType:

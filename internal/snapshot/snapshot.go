@@ -23,6 +23,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/policy"
 	"github.com/menshen-gateway/menshen/internal/identity"
 	"github.com/menshen-gateway/menshen/internal/observe"
+	"github.com/menshen-gateway/menshen/internal/pause"
 	"github.com/menshen-gateway/menshen/internal/sqldoor"
 	"github.com/menshen-gateway/menshen/internal/tcpdoor"
 	"github.com/menshen-gateway/menshen/internal/tlsconfig"
@@ -146,6 +147,7 @@ func (p *Pending) Publish() {
 	p.Snapshot.SQL.Published()
 	routes, databases, listeners := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for name := range p.Snapshot.Config.Routes {
+		pause.Moment()
 		routes[name] = true
 	}
 	for name := range p.Snapshot.Config.Databases {

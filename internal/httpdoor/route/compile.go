@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // Problem is one thing wrong with a rule.
@@ -32,6 +34,7 @@ func Compile(rules []Rule) (*Table, []Problem) {
 	}
 	b.collectMethods()
 	for i := range rules {
+		pause.Moment()
 		b.add(i)
 	}
 	b.findAmbiguous()
@@ -79,6 +82,7 @@ func (b *builder) problem(rule int, field, message string) {
 func (b *builder) collectMethods() {
 	found := map[string]bool{}
 	for i, r := range b.rules {
+		pause.Moment()
 		for j, m := range r.Methods {
 			field := fmt.Sprintf("methods[%d]", j)
 			switch {
@@ -179,6 +183,7 @@ func (b *builder) findAmbiguous() {
 	for _, host := range slices.Sorted(maps.Keys(b.sites)) {
 		s := b.sites[host]
 		for _, key := range s.keys {
+			pause.Moment()
 			l := s.byKey[key]
 			if len(l.entries) < 2 {
 				continue
@@ -298,6 +303,7 @@ func (b *builder) finish(host string, from *building) {
 		return cmp.Or(cmp.Compare(xName, yName), cmp.Compare(xIndex, yIndex), cmp.Compare(p.key, q.key))
 	})
 	for i, l := range s.leaves {
+		pause.Moment()
 		l.rank = int32(i)
 		switch p := l.entries[0].pattern; p.kind {
 		case kindExact:

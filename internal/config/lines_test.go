@@ -1,0 +1,109 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// compareLexemes fails when simpleLexemes takes a text for something else than the library. It says whether it takes it at all.
+func compareLexemes(t *testing.T, text string) bool {
+	t.Helper()
+	text, _, _, bad := clean([]byte(text))
+	if bad != "" {
+		return false
+	}
+	got, simple := simpleLexemes(text)
+	if !simple {
+		return false
+	}
+	want, problems := libraryLexemes(&document{name: "f"}, text)
+	if len(problems) > 0 {
+		t.Fatalf("taken, but refused by the library: %v\n%s", problems, text)
+	}
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || got[i] != want[i] {
+			t.Fatalf("lexeme %d\ngot  %v\nwant %v\n%s", i, got[min(i, len(got)):min(i+4, len(got))], want[min(i, len(want)):min(i+4, len(want))], text)
+		}
+	}
+	return true
+}
+
+// TestSimpleLexemes: what configurations are made of is simple, and means what the library says.
+func TestSimpleLexemes(t *testing.T) {
+	t.Parallel()
+	f := func(text string, simple bool) {
+		t.Helper()
+		if compareLexemes(t, text) != simple {
+			t.Errorf("simple: %t, want %t\n%s", !simple, simple, text)
+		}
+	}
+	for _, text := range []string{
+		"", "\n\n", "# nothing\n", "a: b", "a:\n  b: c\n", "a: b # c", "a: b#c", "a: 'b # c' # d", "  # in front\na: 1\n  # behind\nb: 2\n",
+		"routes:\n  r1: {match: \"GET a.example/x/{id}/*\", service: s1}\n", "r: {match: GET a.example/x, service: s1}", "match: a.example/x/{id}/*",
+		"services:\n  a: {endpoints: [10.0.0.1:9001, 10.0.0.2:9001]}\n", "a: [b, [c, {d: e}], \"f\", 'g']", "a: {b: {}, c: []}", "a: { b: c , d: e }",
+		"a:\n- b\n- c: d\n  e: f\n-\n  g: h\n- {i: j}\n- - k\n  - l\n", "a:\n  - b: c\n", "- a\n- 1\n- null\n", "a: 10\nb: 1.5\nc: 0x10\nd: 007\ne: .inf\nf: ~\ng: null\nh: true\ni: yes\nj: 1_000\n",
+		"a: b:c:d\nb: http://a.example:80/x\n", "a: {b: c:d, e: http://a.example:80/x}", "\"a\": b\n'c': d\n", "a: {\"b\": c}", "a: ~^/x$\nb: $${x}\nc: ${env:X}\n", "a: 10s\nb: 1MiB\nc: 99.9%\n",
+		"a: b|c\n", "a: \"b\"  \n",
+	} {
+		f(text, true)
+	}
+	for _, text := range []string{
+		"a: b\n  c\n", "a: b\n  c: d\n", "a\n", "a: |\n  b\n", "a: [\n b]\n", "a: &b c", "a: *b", "a: !b c", "<<: a", "? a", "---\na: b", "a: b\n...", "%YAML 1.2", "a: \"\\n\"", "a: 'b''c'", "a: 'b\n  c'",
+		"a:\tb", "a: b\r\nc: d\r\n", "ä: b", "a: b: c", "a: b:", "a: {b: c: d}", "a: {b: c", "a: [b}", "a: -1", "a: {b:c}x", "a: \"b\" c", "a: \"b\": c", "a : b", "a: {b : c}", "a: {b:}", "a: [::1]", "{a: b}", "[a]", "\"a\"", "a: {b: [c}", "a: @b", "a: `b`", "a: ]", "a: b \n",
+		strings.Repeat("- ", 3) + "...x", "a: " + strings.Repeat("[", depthMax+1) + strings.Repeat("]", depthMax+1),
+	} {
+		f(text, false)
+	}
+}
+
+// TestSimpleConfigurations: the configurations of this repository are simple but for a few.
+func TestSimpleConfigurations(t *testing.T) {
+	t.Parallel()
+	taken, all := 0, 0
+	for _, text := range goldenTexts(t) {
+		if strings.HasPrefix(text, "listeners:") || strings.HasPrefix(text, "routes:") {
+			all++
+			if compareLexemes(t, text) {
+				taken++
+			}
+		}
+	}
+	if all < 50 || taken < all/2 {
+		t.Errorf("%d of %d", taken, all)
+	}
+}
+
+// goldenTexts gives the configurations of the golden files, and what came of them.
+func goldenTexts(t testing.TB) (texts []string) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.*")
+	if err != nil || len(files) < 6 {
+		t.Fatal(err, files)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part := range strings.SplitSeq(string(text), "\n=== ") {
+			_, body, _ := strings.Cut(part, "\n")
+			input, result, _ := strings.Cut(body, "\n----\n")
+			texts = append(texts, input, result)
+		}
+	}
+	return slices.Compact(texts)
+}
+
+// FuzzSimpleLexemes: what simpleLexemes takes, it takes for what the library takes it for.
+func FuzzSimpleLexemes(f *testing.F) {
+	for _, text := range goldenTexts(f) {
+		f.Add(text)
+		for line := range strings.Lines(text) {
+			f.Add(line)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) { compareLexemes(t, text) })
+}
