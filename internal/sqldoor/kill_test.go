@@ -328,3 +328,26 @@ func TestKillAtAnyMoment(t *testing.T) {
 	wg.Wait()
 	g.rested()
 }
+
+// A session whose statement was killed keeps what its connection knew, and its own settings can be read after the kill.
+func TestKillKeepsLastInsertID(t *testing.T) {
+	db := mariadb(t)
+	g := open(t, pooled(db.Addr, "max_connections: 2"))
+	killer, victim := g.session(t), g.session(t)
+	id := number(victim)
+	for range 3 {
+		wantAnswer(t, victim, "INSERT INTO users (name) VALUES ('x')", "")
+		last := ask(victim, "SELECT MAX(id) FROM users")
+		answer := make(chan string, 1)
+		go func() { answer <- ask(victim, "SELECT SLEEP(103)") }()
+		awaitRunning(t, db, "SELECT SLEEP(103)")
+		wantAnswer(t, killer, "KILL QUERY "+id, "")
+		if got := <-answer; got != "1|\n" && got != "error 1317" {
+			t.Errorf("the killed statement: %q", got)
+		}
+		wantAnswer(t, victim, "SELECT LAST_INSERT_ID()", last)
+	}
+	if n := g.rested(); n > 2 {
+		t.Errorf("%d connections", n)
+	}
+}

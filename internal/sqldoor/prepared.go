@@ -142,7 +142,7 @@ func (s *session) bring() (err error) {
 	if st.prepared != nil {
 		err = s.bringPrepared()
 	}
-	if err == nil && s.halted.Load() {
+	if s.halted.Load() && !errors.Is(err, errEnd) {
 		err = s.unsent()
 	}
 	if err != nil && st.command == mysql.ComStmtLongData {

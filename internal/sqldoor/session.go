@@ -291,12 +291,13 @@ func (s *session) release() {
 		s.unlink(upstream.Outcome{})
 		return
 	}
-	if !s.setCloser(nil) { // it was closed under us
+	untouched := s.setCloser(nil)
+	if !untouched && s.stoppedBy() == errEnded { // it was closed under us
 		s.unlink(upstream.Outcome{Ignored: true})
 		return
 	}
 	l.ServedBy(nil)
-	if l.spent {
+	if l.spent || !untouched {
 		l.pool.Retire(l.Conn)
 	} else {
 		l.pool.Give(l.Conn)
@@ -402,7 +403,7 @@ func (s *session) number() error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refused):
-		return &errorNumber // the login may not
+		return s.otherwise(&errorNumber) // the login may not
 	}
 	s.breakLink(true)
 	if s.st.held || s.pinned() != "" {

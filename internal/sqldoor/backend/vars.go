@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"runtime"
@@ -275,6 +276,18 @@ func (c *Conn) ask() (done func()) {
 // Row runs a query of the gateway's own and gives its first row, nil for NULL; ok is false when there is no row. A *mysql.Error leaves the connection usable, every
 // other one does not.
 func (c *Conn) Row(query string, columns int) (row [][]byte, ok bool, err error) {
+	row, ok, err = c.row(query, columns)
+	if refused := new(mysql.Error); errors.As(err, &refused) && refused.Code == codeInterrupted {
+		// A KILL QUERY was for the session's statement, which is over or still to come. What is asked here may be of others: the LAST_INSERT_ID() of who had the connection before.
+		row, ok, err = c.row(query, columns)
+	}
+	return row, ok, err
+}
+
+// codeInterrupted is what a statement ends with after KILL QUERY.
+const codeInterrupted = 1317
+
+func (c *Conn) row(query string, columns int) (row [][]byte, ok bool, err error) {
 	c.Mark()
 	defer c.ask()()
 	if err := c.Write(mysql.AppendCommand(nil, mysql.ComQuery, query)); err != nil {
