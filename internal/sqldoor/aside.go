@@ -122,7 +122,7 @@ func (s *session) changeUser() (goOn bool) {
 		s.forget()
 		s.vars, s.birth, s.varsOf = nil, nil, nil
 		if in.Collation != 0 {
-			s.collation = uint8(in.Collation)
+			s.collation = collationOf(in.Collation)
 		}
 		database := string(in.Database)
 		if database == "" {
@@ -135,6 +135,19 @@ func (s *session) changeUser() (goOn bool) {
 		return false
 	}
 	return s.sendChosen(st.message.Sequence)
+}
+
+// collationOf gives a collation for the sign-in at an instance, which has one byte for it. Those with larger numbers are of Unicode (0900 of MySQL, UCA 14.0.0 of
+// MariaDB): instead of one of them the connection gets the usual one of its character set.
+func collationOf(c uint16) uint8 {
+	const utf8mb3, utf8mb4 = 33, 45
+	switch {
+	case c < 256:
+		return uint8(c)
+	case c >= 2048 && c < 2048+256:
+		return utf8mb3
+	}
+	return utf8mb4
 }
 
 // discard reads the rest of a command that will not be sent. It says false when the session cannot go on.

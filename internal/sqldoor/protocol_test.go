@@ -2,6 +2,7 @@ package sqldoor
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ type raw struct {
 	t    testing.TB
 	caps mysql.Capability
 
-	nonce []byte // of the last change of user
+	nonce     []byte // of the last change of user
+	collation uint16 // for the next one; 0 is 45
 }
 
 func connect(t testing.TB, g *gate, caps mysql.Capability, database string) *raw {
@@ -189,6 +191,13 @@ func TestCommands(t *testing.T) {
 			if payload, _, err := r.ReadMessage(1, 1000); err != nil || !mysql.IsOK(payload) {
 				t.Errorf("change of user without a new nonce: %q, %v", payload, err)
 			}
+			for collation, charset := range map[uint16]string{8: "latin1", 309: "utf8mb4", 2049: "utf8mb3", 2304: "utf8mb4"} {
+				r.collation = collation
+				r.changeUser("other", "orange", "shop", 0)
+				if a = want(mysql.ComQuery, "SELECT 1 FROM DUAL WHERE @@character_set_client = '"+charset+"'", 0); a.Rows != 1 {
+					t.Errorf("collation %d is not of %s", collation, charset)
+				}
+			}
 			r.changeUser("other", "wrong", "shop", 1045)
 			expectEOF(t, r)
 		})
@@ -199,7 +208,7 @@ func TestCommands(t *testing.T) {
 func (r *raw) changeUser(user, password, database string, code uint16) {
 	r.t.Helper()
 	caps := mysql.SecureConnection | mysql.PluginAuth
-	in := mysql.ChangeUser{User: []byte(user), Database: []byte(database), Plugin: []byte(mysql.NativePassword), Collation: 45}
+	in := mysql.ChangeUser{User: []byte(user), Database: []byte(database), Plugin: []byte(mysql.NativePassword), Collation: cmp.Or(r.collation, 45)}
 	if err := r.WriteMessage(0, func(dst []byte) []byte { return in.AppendTo(dst, caps) }); err != nil {
 		r.t.Fatal(err)
 	}
