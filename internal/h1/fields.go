@@ -56,7 +56,8 @@ const (
 	KnownServerTiming
 	KnownClientCert
 	KnownClientCertChain
-	KnownAlias // no name of its own: any of the others, with underscores for hyphens
+	KnownAlias      // no name of its own: any of the others, with underscores for hyphens
+	KnownXForwarded // no name of its own: any other that begins with X-Forwarded- (-Port, -Prefix, -Ssl, ...)
 	knownEnd
 )
 
@@ -121,9 +122,10 @@ var known = [knownEnd]struct {
 	KnownClientCert:         {"client-cert", everyHop | trailerDropped},
 	KnownClientCertChain:    {"client-cert-chain", everyHop | trailerDropped},
 	KnownAlias:              {"", trailerDropped},
+	KnownXForwarded:         {"", everyHop | trailerDropped},
 }
 
-// String gives the name in lower case, "" for KnownNone and KnownAlias.
+// String gives the name in lower case, "" for those that are not one name.
 func (k Known) String() string {
 	if k < knownEnd {
 		return known[k].name

@@ -243,10 +243,18 @@ func compareKnown(name []byte) Known {
 			return k
 		}
 	}
+	const family = "x-forwarded-"
+	inFamily := len(name) > len(family)
+	if inFamily && EqualFold(name[:len(family)], family) {
+		return KnownXForwarded
+	}
 	for k := KnownNone + 1; k < KnownAlias; k++ {
 		if EqualName(name, k.String()) {
 			return KnownAlias
 		}
+	}
+	if inFamily && EqualName(name[:len(family)], family) {
+		return KnownAlias
 	}
 	return KnownNone
 }

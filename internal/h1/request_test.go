@@ -571,6 +571,15 @@ func TestKnownNames(t *testing.T) {
 			}
 		}
 	}
+	for name, want := range map[string]Known{
+		"X-Forwarded-Port": KnownXForwarded, "x-forwarded-SSL": KnownXForwarded, "X-Forwarded-x": KnownXForwarded, "X-Forwarded-For-The-Longest-Of-Names": KnownXForwarded, "X-Forwarded-For_": KnownXForwarded,
+		"X_Forwarded_Port": KnownAlias, "X-Forwarded_Prefix": KnownAlias, "x_forwarded-for_the_longest_of_names": KnownAlias,
+		"X-Forwarded-": KnownNone, "X-Forwarded": KnownNone, "X-ForwardedxPort": KnownNone, "Y-Forwarded-Port": KnownNone, "X\rForwarded\rPort": KnownNone, "": KnownNone,
+	} {
+		if got := lookupKnown([]byte(name)); got != want {
+			t.Errorf("%s is %d, want %d", name, got, want)
+		}
+	}
 	if got := Known(200).String(); got != "" {
 		t.Errorf("Known(200) is %q", got)
 	}

@@ -46,8 +46,13 @@ func (f *Field) parseUsual(b []byte, i int) (next int) {
 	if !knownNames[k].begins((*window)(b[i:])) {
 		k = KnownNone
 	}
-	if k == KnownNone && !ordinary(b[i:], colon-i) {
-		return 0
+	if k == KnownNone {
+		if !ordinary(b[i:], colon-i) {
+			return 0
+		}
+		if b[i]|0x20 == forwardedFamily[0] && (*window)(b[i:]).forwarded(colon-i) {
+			k = KnownXForwarded
+		}
 	}
 	f.Name, f.Value, f.Known, f.at = b[i:colon:colon], b[start:end:end], k, int32(i)
 	if start == colon+1 {
@@ -85,23 +90,31 @@ const knownWords = 3
 // be they a token or not.
 type knownName struct{ words, folds [knownWords]uint64 }
 
+func asKnown(text string) (n knownName) {
+	for i := range len(text) {
+		fold := uint64(0xff)
+		if text[i] >= 'a' {
+			fold = 0xdf
+		}
+		n.words[i/8] |= uint64(text[i]) & fold << (i % 8 * 8)
+		n.folds[i/8] |= fold << (i % 8 * 8)
+	}
+	return n
+}
+
+// forwardedFamily is what the names of KnownXForwarded begin with.
+const forwardedFamily = "x-forwarded-"
+
 // knownNames has the names by id, and knownSlots the ids by hashName. Never written after start.
 var (
 	knownNames = func() (names [knownEnd]knownName) {
 		for k := KnownNone + 1; k < KnownAlias; k++ {
-			text := known[k].name + ":"
-			for i := range len(text) {
-				fold := uint64(0xff)
-				if text[i] >= 'a' {
-					fold = 0xdf
-				}
-				names[k].words[i/8] |= uint64(text[i]) & fold << (i % 8 * 8)
-				names[k].folds[i/8] |= fold << (i % 8 * 8)
-			}
+			names[k] = asKnown(known[k].name + ":")
 		}
 		return names
 	}()
-	knownSlots = func() (slots [128]Known) {
+	forwardedBegins = asKnown(forwardedFamily)
+	knownSlots      = func() (slots [128]Known) {
 		for k := KnownNone + 1; k < KnownAlias; k++ {
 			name := known[k].name
 			slot := &slots[hashName(name[0], name[len(name)-1], len(name))]
@@ -140,23 +153,39 @@ func (w *window) lookup(length int) Known {
 	return k
 }
 
+// forwarded says that w begins with a name of length bytes that is one of KnownXForwarded, if of none else.
+func (w *window) forwarded(length int) bool {
+	return length > len(forwardedFamily) && forwardedBegins.begins(w)
+}
+
 // lookupKnown gives the id of a name that stands by itself, which must be a token.
 func lookupKnown(name []byte) Known {
 	var line window
-	if len(name) == 0 || len(name) >= len(line) {
-		return KnownNone
+	n := copy(line[:], name)
+	if k := line.lookupName(n, len(name)); k != KnownNone || bytes.IndexByte(name, '_') < 0 {
+		return k
 	}
-	line[copy(line[:], name)] = ':'
-	k := line.lookup(len(name))
-	if k == KnownNone && bytes.IndexByte(name, '_') >= 0 {
-		for i, c := range name {
-			if c == '_' {
-				line[i] = '-'
-			}
-		}
-		if line.lookup(len(name)) != KnownNone {
-			return KnownAlias
+	for i, c := range line[:n] {
+		if c == '_' {
+			line[i] = '-'
 		}
 	}
-	return k
+	if line.lookupName(n, len(name)) != KnownNone {
+		return KnownAlias
+	}
+	return KnownNone
+}
+
+// lookupName gives the id of a name of length bytes, of which w holds n.
+func (w *window) lookupName(n, length int) Known {
+	if n > 0 && n < len(w) {
+		w[n] = ':'
+		if k := w.lookup(n); k != KnownNone {
+			return k
+		}
+	}
+	if w.forwarded(length) {
+		return KnownXForwarded
+	}
+	return KnownNone
 }

@@ -428,8 +428,8 @@ func TestRequestFieldsThatStopHere(t *testing.T) {
 	t.Parallel()
 	g := open(t, simple, "A", endpoint(t, echo))
 	_, body := g.ask("GET", "/", "Connection: Upgrade, HTTP2-Settings, X-Mine", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", "X-Mine: 1", "x-mine: 2",
-		"X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "Proxy-Connection: close", "Proxy-Authorization: Basic eA==", "X-Request-Id: not plain")
-	for _, wrong := range []string{"Http2-Settings", "Upgrade", "Connection", "X-Mine", "X-Real-Ip", "6.6.6.6", "Proxy-", "not plain"} {
+		"X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "Proxy-Connection: close", "Proxy-Authorization: Basic eA==", "X-Request-Id: not plain", "X-Forwarded-Port: 1", "X-Forwarded-Prefix: /p", "x-forwarded-ssl: on", "X_Forwarded_Scheme: https", "X-Forwarded-Server-Of-A-Name-That-Is-Long: s")
+	for _, wrong := range []string{"-Port", "-Prefix", "-Ssl", "_Scheme", "-Server", "Http2-Settings", "Upgrade", "Connection", "X-Mine", "X-Real-Ip", "6.6.6.6", "Proxy-", "not plain"} {
 		if strings.Contains(body, wrong) {
 			t.Errorf("the endpoint saw %q:\n%s", wrong, body)
 		}
@@ -440,6 +440,13 @@ func TestRequestFieldsThatStopHere(t *testing.T) {
 	trusting := open(t, simple+"trusted_proxies: [127.0.0.1/32]\n", "A", endpoint(t, echo))
 	if _, body := trusting.ask("GET", "/", "X-Real-IP: 6.6.6.6"); !strings.Contains(body, "X-Real-Ip: 6.6.6.6") {
 		t.Errorf("a trusted proxy's word is lost:\n%s", body)
+	}
+	if _, body := trusting.ask("GET", "/", "X-Forwarded-Port: 444", "X-Forwarded-Prefix: /p"); !strings.Contains(body, "X-Forwarded-Port: 444") || !strings.Contains(body, "X-Forwarded-Prefix: /p") {
+		t.Errorf("a trusted proxy's word is lost:\n%s", body)
+	}
+	setting := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", policies: [{headers: {request: {set: {X-Forwarded-Prefix: /ours}}}}]`, 1)+"trusted_proxies: [127.0.0.1/32]\n", "A", endpoint(t, echo))
+	if _, body := setting.ask("GET", "/", "X-Forwarded-Prefix: /p"); !strings.Contains(body, "X-Forwarded-Prefix: /ours") || strings.Contains(body, "/p\n") {
+		t.Errorf("not the prefix of the policy:\n%s", body)
 	}
 }
 

@@ -38,7 +38,7 @@ func FuzzAppendRequest(f *testing.F) {
 	for _, fields := range []string{
 		"X-Forwarded-For: 1.2.3.4\r\nA: b\r\nX-Forwarded-For: 5.6.7.8\r\nX-Forwarded-Proto: https\r\nForwarded: for=a\r\nVia: 1.0 b\r\nC: d\r\nVia: 1.1 c\r\n",
 		"Connection: x-a, te\r\nX-A: b\r\nTE: trailers\r\nB: c\r\nX-B: d\r\n",
-		"A:b\r\nB: c \r\nC:\t d\r\nD: e\r\nX_F: g\r\nX_Forwarded_For: h\r\nE:\r\nExpect: 100-continue\r\nClient-Cert: x\r\nX-Real-IP: y\r\n",
+		"A:b\r\nB: c \r\nC:\t d\r\nD: e\r\nX_F: g\r\nX_Forwarded_For: h\r\nE:\r\nExpect: 100-continue\r\nClient-Cert: x\r\nX-Real-IP: y\r\nX-Forwarded-Port: 1\r\nx-forwarded-prefix: /z\r\n",
 	} {
 		f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\n"+fields+"Transfer-Encoding: chunked\r\n\r\n"), uint32(0x3ff))
 		f.Add([]byte("GET / HTTP/1.0\r\nHost: a\r\n"+fields+"\r\n"), uint32(0x01f))
@@ -125,6 +125,10 @@ func plainRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			}
 		case h1.KnownXRealIP: // some services believe it as they do X-Forwarded-For
 			if !o.Trusted {
+				continue
+			}
+		case h1.KnownXForwarded:
+			if !o.Trusted || o.Removal.of(f) {
 				continue
 			}
 		case h1.KnownXForwardedProto:

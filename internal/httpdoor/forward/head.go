@@ -52,7 +52,7 @@ const (
 	requestSpecial = 1<<h1.KnownHost | 1<<h1.KnownConnection | 1<<h1.KnownTransferEncoding | 1<<h1.KnownUpgrade | 1<<h1.KnownKeepAlive |
 		1<<h1.KnownProxyConnection | 1<<h1.KnownProxyAuthorization | 1<<h1.KnownHTTP2Settings | 1<<h1.KnownTE | 1<<h1.KnownExpect |
 		1<<h1.KnownXRequestID | 1<<h1.KnownClientCert | 1<<h1.KnownClientCertChain | 1<<h1.KnownXForwardedFor | 1<<h1.KnownXRealIP |
-		1<<h1.KnownXForwardedProto | 1<<h1.KnownXForwardedHost | 1<<h1.KnownForwarded | 1<<h1.KnownVia
+		1<<h1.KnownXForwarded | 1<<h1.KnownXForwardedProto | 1<<h1.KnownXForwardedHost | 1<<h1.KnownForwarded | 1<<h1.KnownVia
 	responseSpecial = 1<<h1.KnownConnection | 1<<h1.KnownTransferEncoding | 1<<h1.KnownKeepAlive | 1<<h1.KnownProxyConnection |
 		1<<h1.KnownTE | 1<<h1.KnownUpgrade | 1<<h1.KnownContentLength | 1<<h1.KnownXRequestID | 1<<h1.KnownXResponseTime | 1<<h1.KnownVia
 	everyField = 1<<64 - 1
@@ -117,6 +117,10 @@ func AppendRequest(dst []byte, r *h1.Request, o *RequestHead) []byte {
 			}
 		case h1.KnownXRealIP: // some services believe it as they do X-Forwarded-For
 			if !o.Trusted {
+				continue
+			}
+		case h1.KnownXForwarded: // -Port, -Prefix, -Ssl and the like: frameworks make links and redirects of them
+			if !o.Trusted || o.Removal.of(f) {
 				continue
 			}
 		case h1.KnownXForwardedProto:
