@@ -81,7 +81,8 @@ type App struct {
 	sockets   map[string]*socket // by listener name; "admin" is the admin API's
 	accepting sync.WaitGroup
 	draining  sync.WaitGroup
-	posted    []byte // the text that is in service, when it came through the admin API
+	posted    []byte  // the text that is in service, when it came through the admin API
+	read      digests // the files as they were when Reload last began to read them
 
 	applied chan struct{} // tells the watcher that another config is in service; holds one
 
@@ -411,6 +412,7 @@ func (a *App) Reload(context.Context) (admin.Current, error) {
 	defer pause.Begin()()
 	c, err := a.options.Config, error(nil)
 	if c == nil {
+		a.read = a.digests()
 		c, err = load(a.options.ConfigPath)
 	}
 	if err == nil {

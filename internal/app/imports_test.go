@@ -33,7 +33,7 @@ pause < httpdoor/route
 # The user's words know nobody who acts on them; those who compile know the words.
 pause < config
 config < identity, tlsconfig
-fault < observe
+fault, pause < observe
 
 # What listeners of all kinds share; it knows no door.
 config, observe, proxyproto < listener

@@ -25,9 +25,12 @@ type watcher struct {
 	app    *App
 	events *fsnotify.Watcher
 	// seen holds the digest of each file as it was before the last reload read it, so that a change during a reload leads to
-	// another one. A file that is not there has the zero digest.
-	seen map[string][sha256.Size]byte
+	// another one.
+	seen digests
 }
+
+// digests are the contents of files, by path. A file that is not there has the zero digest.
+type digests map[string][sha256.Size]byte
 
 // newWatcher begins to watch: what changes from now on is noticed when run is called.
 func (a *App) newWatcher() (*watcher, error) {
@@ -35,7 +38,7 @@ func (a *App) newWatcher() (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{app: a, events: events, seen: map[string][sha256.Size]byte{}}
+	w := &watcher{app: a, events: events, seen: digests{}}
 	w.follow()
 	return w, nil
 }
@@ -68,14 +71,27 @@ func (w *watcher) run(ctx context.Context) {
 			w.follow()
 		case <-quiet.C:
 			first = time.Time{}
-			if now := w.digests(); !maps.Equal(w.seen, now) {
-				own := w.own(now)
-				w.seen = now
+			if changed, own := w.changed(); changed {
 				w.app.filesChanged(ctx, own)
 				w.follow()
 			}
 		}
 	}
+}
+
+// changed says whether the files have another content than those that were read last, and whether the config's own text is among
+// those that have.
+func (w *watcher) changed() (changed, own bool) {
+	now := w.app.digests()
+	if maps.Equal(w.seen, now) {
+		return false, false
+	}
+	own = w.own(now)
+	w.seen = now
+	// Whoever writes the file may also have sent SIGHUP: once is enough.
+	w.app.mu.Lock()
+	defer w.app.mu.Unlock()
+	return !maps.Equal(w.app.read, now), own
 }
 
 // concerns says whether an event may be about the config. One that writes to another file of the folder (an access log, in the
@@ -94,7 +110,7 @@ func (w *watcher) concerns(e fsnotify.Event) bool {
 
 // follow turns to the files of the config in service: their folders are watched, and those of the files that links point at.
 func (w *watcher) follow() {
-	now := w.digests()
+	now := w.app.digests()
 	maps.DeleteFunc(w.seen, func(file string, _ [sha256.Size]byte) bool { _, ours := now[file]; return !ours })
 	for file, digest := range now {
 		if _, known := w.seen[file]; !known {
@@ -126,7 +142,7 @@ func target(path string) string {
 }
 
 // own says whether the config's own text is among what changed, and not only files that it names.
-func (w *watcher) own(now map[string][sha256.Size]byte) bool {
+func (w *watcher) own(now digests) bool {
 	for _, file := range w.app.ownFiles() {
 		before, known := w.seen[file]
 		if after, there := now[file]; known != there || before != after {
@@ -137,9 +153,9 @@ func (w *watcher) own(now map[string][sha256.Size]byte) bool {
 }
 
 // digests sums up the content of each file.
-func (w *watcher) digests() map[string][sha256.Size]byte {
-	all := map[string][sha256.Size]byte{}
-	for _, file := range w.app.files() {
+func (a *App) digests() digests {
+	all := digests{}
+	for _, file := range a.files() {
 		all[file] = [sha256.Size]byte{}
 		if data, err := os.ReadFile(file); err == nil {
 			all[file] = sha256.Sum256(data)

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -60,7 +59,7 @@ func (c *Config) node(path string) *Node {
 // written tells whether something stands at path.
 func (k *checker) written(path string) bool { return k.c.node(path) != nil }
 
-func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+func sorted[V any](m map[string]V) []string { return pause.Names(m) }
 
 func (k *checker) listeners() {
 	c := k.c

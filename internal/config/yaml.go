@@ -15,7 +15,7 @@ import (
 // several documents, anchors, aliases, merge keys, tags, directives, explicit keys. The node is nil when the file holds
 // nothing, or when no tree could be made of it.
 //
-// Only the lexer is a library's, for what is not simple enough for ours (simpleLexemes). Its parser takes memory with the square of a mapping's size (80,000 routes, 7 MiB of
+// Only the lexer is a library's, for what is not simple enough for ours (simple). Its parser takes memory with the square of a mapping's size (80,000 routes, 7 MiB of
 // text: 25 GB allocated, 20 s) and recurses as deep as the text says; without the refused parts of YAML, making the tree
 // is short work.
 func parseYAML(doc *document, data []byte) (root *Node, problems Problems) {
@@ -33,14 +33,19 @@ func parseYAML(doc *document, data []byte) (root *Node, problems Problems) {
 			root, problems = nil, Problems{{File: doc.name, Line: 1, Column: 1, Message: "is not YAML that can be understood"}}
 		}
 	}()
-	tokens, simple := simpleLexemes(text)
-	if !simple {
-		if tokens, problems = libraryLexemes(doc, text); len(problems) > 0 {
+	r := reader{doc: doc, lexer: &simple{text: text}}
+	root = r.document()
+	for r.lexer.more() { // the reader may have stopped: what the library refuses is told first
+		r.lexer.fill(nil)
+	}
+	if r.lexer.failed {
+		tokens, problems := libraryLexemes(doc, text)
+		if len(problems) > 0 {
 			return nil, problems
 		}
+		r = reader{doc: doc, tokens: tokens}
+		root = r.document()
 	}
-	r := reader{doc: doc, tokens: tokens}
-	root = r.document()
 	return root, r.problems
 }
 
@@ -159,18 +164,36 @@ func isPlain(kind token.Type) bool {
 // unclear.
 type reader struct {
 	doc      *document
-	tokens   []lexeme // without comments
+	lexer    *simple  // gives more tokens; nil: all are there
+	tokens   []lexeme // without comments, and without most of those that were read
 	next     int
 	problems Problems
 	stopped  bool
 }
 
-// peek gives the next token; nil at the end, or once the reader has stopped.
-func (r *reader) peek() *lexeme {
-	if r.stopped || r.next >= len(r.tokens) {
+// peek gives the next token; nil at the end, or once the reader has stopped. It stays what it is when the reader goes on.
+func (r *reader) peek() *lexeme { return r.ahead(0) }
+
+// ahead gives the token that comes n after the next.
+func (r *reader) ahead(n int) *lexeme {
+	for r.next+n >= len(r.tokens) && r.more() {
+	}
+	if r.stopped || r.next+n >= len(r.tokens) {
 		return nil
 	}
-	return &r.tokens[r.next]
+	return &r.tokens[r.next+n]
+}
+
+// more gets more tokens. They have memory of their own: others may hold tokens that were read long ago.
+func (r *reader) more() bool {
+	if r.lexer == nil || r.stopped {
+		return false
+	}
+	keep := r.tokens[max(0, r.next-1):] // document looks at the one before
+	tokens := r.lexer.fill(append(make([]lexeme, 0, len(keep)+512), keep...))
+	r.next -= len(r.tokens) - len(keep)
+	r.tokens, r.stopped = tokens, r.lexer.failed
+	return len(tokens) > len(keep)
 }
 
 func (r *reader) is(kinds ...token.Type) bool {
@@ -238,11 +261,11 @@ func (l *lexeme) scalar() bool {
 // isKey tells whether the next token is a key: a scalar with a colon behind it on the line where it ends.
 func (r *reader) isKey() bool {
 	t := r.peek()
-	if t == nil || !t.scalar() || r.next+1 >= len(r.tokens) {
+	if t == nil || !t.scalar() {
 		return false
 	}
-	colon := r.tokens[r.next+1]
-	return colon.kind == token.MappingValueType && colon.line == t.line
+	colon := r.ahead(1)
+	return colon != nil && colon.kind == token.MappingValueType && colon.line == t.line
 }
 
 func (n *Node) place(doc *document, t *lexeme) {
@@ -271,7 +294,7 @@ func (r *reader) block(out *Node, depth, line int) {
 		r.blockList(out, t.column, depth)
 	case r.isKey():
 		if t.line == line {
-			r.stop(&r.tokens[r.next+1], "a second colon on the line (accepted: text with a colon and a space in quotes)")
+			r.stop(r.ahead(1), "a second colon on the line (accepted: text with a colon and a space in quotes)")
 			return
 		}
 		r.blockMapping(out, t.column, depth)
@@ -321,7 +344,7 @@ func (r *reader) blockList(out *Node, column, depth int) {
 
 // blockMapping reads the keys that stand in a column.
 func (r *reader) blockMapping(out *Node, column, depth int) {
-	out.kind, out.keys = kindMapping, make(map[string]int)
+	out.kind = kindMapping
 	for r.isKey() && r.peek().column == column {
 		key := r.peek()
 		r.next += 2 // the colon as well
@@ -376,7 +399,7 @@ func (r *reader) flow(out *Node, depth int) {
 	switch {
 	case opening.kind == token.MappingStartType:
 		r.next++
-		out.kind, out.keys = kindMapping, make(map[string]int)
+		out.kind = kindMapping
 		for !r.is(token.MappingEndType) {
 			if t := r.peek(); t == nil || !t.scalar() {
 				r.unexpected(opening, t, "key: value, or }")
@@ -399,9 +422,9 @@ func (r *reader) flow(out *Node, depth int) {
 			}
 			item := &Node{parent: out, at: len(out.items)}
 			out.items = append(out.items, item)
-			if t.scalar() && r.next+1 < len(r.tokens) && r.tokens[r.next+1].kind == token.MappingValueType { // [a: b] is [{a: b}]
+			if after := r.ahead(1); t.scalar() && after != nil && after.kind == token.MappingValueType { // [a: b] is [{a: b}]
 				item.place(r.doc, t)
-				item.kind, item.keys = kindMapping, make(map[string]int)
+				item.kind = kindMapping
 				r.flowKey(item, depth+1)
 			} else {
 				r.flow(item, depth+1)

@@ -123,8 +123,9 @@ func Compile(from Source) (*Tables, config.Problems) {
 	for name, s := range from.Services {
 		b.tables.targets[name] = forward.NewTarget(s)
 	}
-	bound := map[string]*boundRoute{}
-	for _, name := range slices.Sorted(maps.Keys(c.Routes)) {
+	b.names = pause.Names(c.Routes)
+	bound := make(map[string]*boundRoute, len(b.names))
+	for _, name := range b.names {
 		pause.Moment()
 		bound[name] = b.route(name, c.Routes[name])
 		if r := c.Routes[name]; len(r.Policies) > 0 {
@@ -142,6 +143,7 @@ func Compile(from Source) (*Tables, config.Problems) {
 
 type compiler struct {
 	config   *config.Config
+	names    []string // of all routes, in order
 	tables   *Tables
 	metrics  *observe.Metrics
 	problems config.Problems
@@ -162,11 +164,10 @@ func join(parts ...string) string {
 }
 
 func (b *compiler) site(name string, l *config.Listener, bound map[string]*boundRoute, tables map[string]*route.Table) {
-	names := l.Routes
-	if len(names) == 0 {
-		names = slices.Collect(maps.Keys(bound))
+	names := b.names
+	if len(l.Routes) > 0 {
+		names = slices.Sorted(slices.Values(l.Routes))
 	}
-	names = slices.Sorted(slices.Values(names))
 	s := &site{
 		generation: b.tables.Generation,
 		trusted:    b.config.TrustedProxies,

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // The bounds on what has series of its own; further ones share the label value Other. A route with one service makes
@@ -179,6 +181,7 @@ func (m *Metrics) Keep(routes, databases map[string]bool) {
 	defer m.mu.Unlock()
 	routes, databases = labels(routes), labels(databases)
 	for route, services := range m.routes {
+		pause.Moment() // under a lock for which only those who scrape or load wait
 		if route == None {
 			continue
 		}
@@ -269,8 +272,10 @@ func (m *Metrics) BuildInfo(version string) {
 
 // labels gives the label values of the names that are in a set, and None.
 func labels(names map[string]bool) map[string]bool {
-	set := map[string]bool{None: true}
+	set := make(map[string]bool, len(names)+1)
+	set[None] = true
 	for name, in := range names {
+		pause.Moment()
 		if in {
 			set[label(name)] = true
 		}

@@ -13,6 +13,8 @@ package pause
 import (
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -75,6 +77,19 @@ func Moment() {
 	// Whoever was woken by what came stands in the queue now.
 	runtime.Gosched()
 	last.Store(int64(time.Since(start)))
+}
+
+// Names gives the keys of a map in order, with pauses: 10,000 take 2 ms.
+func Names[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		Moment()
+		return strings.Compare(a, b)
+	})
+	return names
 }
 
 // Beside runs f, which computes for long and cannot pause. Where Go uses one processor only, it has it use two threads meanwhile, so that the

@@ -145,7 +145,7 @@ func (p *Pending) Publish() {
 	p.leases.Commit()
 	p.states.Commit()
 	p.Snapshot.SQL.Published()
-	routes, databases, listeners := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	routes, databases, listeners := make(map[string]bool, len(p.Snapshot.Config.Routes)), map[string]bool{}, map[string]bool{}
 	for name := range p.Snapshot.Config.Routes {
 		pause.Moment()
 		routes[name] = true
