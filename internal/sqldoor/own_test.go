@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 )
 
 // What the gateway answers itself tells of the session, and of no other answer: its status says neither that there is more to come, nor that no index was used.
@@ -66,5 +68,21 @@ func TestRowCountLikeAServer(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A statement that is no SELECT may change FOUND_ROWS() on its connection; that of another one is not asked then, also when the statement was prepared on its connection first.
+func TestFoundRowsOfPreparedShow(t *testing.T) {
+	one, other := new(backend.Conn), new(backend.Conn)
+	var s traces
+	answer := mysql.Response{Settled: true}
+	s.ran(one, 1, &judgement{Facts: scan.Facts{Kind: scan.Select, Statements: 1}}, &answer)
+	if only, _, ok := s.where(scan.ReadsFoundRows); !ok || only != one {
+		t.Fatal("FOUND_ROWS() of a SELECT is not known")
+	}
+	s.last = here(other) // as COM_STMT_PREPARE leaves it
+	s.ran(other, 1, &judgement{Facts: scan.Facts{Kind: scan.Describe, Statements: 1}}, &answer)
+	if only, _, ok := s.where(scan.ReadsFoundRows); ok {
+		t.Errorf("FOUND_ROWS() is asked of %p, and the last statement ran on %p", only, other)
 	}
 }

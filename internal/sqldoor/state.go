@@ -363,13 +363,12 @@ func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Res
 	if j.Kind == scan.GetDiagnostics && j.Statements == 1 && r.Code == 0 {
 		return // it leaves everything as it was, wherever that is
 	}
-	before := t.last
 	t.last, t.counted, t.count = here(c), r.Code != 0, -1
 	mayWarn := j.Statements > 1 || j.Effects.Has(anything)
 	switch {
 	case j.Kind == scan.Select && j.Statements == 1 && r.Code == 0 && r.Settled:
 		t.found = t.last
-	case before != t.last:
+	case t.found != t.last:
 		t.found = spot{} // it may have changed FOUND_ROWS(), and that of before is elsewhere
 	}
 	switch {
