@@ -29,6 +29,8 @@ type keeper struct {
 	inVain    atomic.Uint64 // of these, and of those for which there was no room: those that got no primary
 	went      [destinationCount]atomic.Uint64
 
+	veiled atomic.Bool // a replica has refused what reads by its text, because it writes: there is a view that does so by a function
+
 	decision atomic.Pointer[group.Decision] // the last one; nil before the first
 
 	mu     sync.Mutex // guards all below; nothing is locked under it but what Endpoint.Assign and Check do

@@ -277,11 +277,12 @@ func (s *session) refuses(d *database, in *instance, err error) {
 	w.next = (w.next + 1) % len(w.refused)
 }
 
-// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too. lost says that
-// its answer did not come.
+// noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too, and so may any other of a database
+// that is known to have such reads. lost says that its answer did not come.
 func (s *session) noteWrite(lost bool) {
 	st := &s.st
-	if st.ReadOnly && !st.Effects.Has(anything) && !st.long && st.to != becauseFailed || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
+	veiled := st.to == becauseFailed || st.Kind == scan.Select && st.database != nil && st.database.keeper.veiled.Load()
+	if st.ReadOnly && !st.Effects.Has(anything) && !st.long && !veiled || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
 		return
 	}
 	if st.Statements == 1 && !st.Effects.Has(anything) && !s.pins.has(pinTransaction) && !s.unsure {
@@ -450,10 +451,13 @@ func (s *session) askReplica(d *database, in *instance, only *backend.Conn) erro
 // errElsewhere says that a replica gave no answer, and that the primary may be asked.
 var errElsewhere = errors.New("the replica gave no answer")
 
+// codeReadOnlyTransaction is what a server says to a write in a transaction that is read-only, as all are on replicas.
+const codeReadOnlyTransaction = 1792
+
 // elsewhere are the errors of a replica that the primary may not give.
 func elsewhere(code uint16) bool {
 	switch code {
-	case 1290, 1792, 1836, // it is read-only
+	case 1290, codeReadOnlyTransaction, 1836, // it is read-only
 		1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1176, 1305, 1356, 1370, // it lacks a name or a right, perhaps because it is behind
 		1053, 1077, 1927, // it stops
 		1040, 1203, 1226: // it is full
@@ -472,7 +476,11 @@ func (s *session) accepted() error {
 	b := l.Buffered()
 	h, _ := mysql.ParseHeader(b)
 	whole := mysql.HeaderLen + h.Length
-	if mysql.IsError(b[mysql.HeaderLen:]) && elsewhere(uint16(b[mysql.HeaderLen+1])|uint16(b[mysql.HeaderLen+2])<<8) && whole <= poll.SmallBuffer { // no server's is longer
+	code := uint16(b[mysql.HeaderLen+1]) | uint16(b[mysql.HeaderLen+2])<<8
+	if mysql.IsError(b[mysql.HeaderLen:]) && elsewhere(code) && whole <= poll.SmallBuffer { // no server's is longer
+		if code == codeReadOnlyTransaction {
+			s.st.database.keeper.veiled.Store(true)
+		}
 		l.Warned = backend.Nobody
 		if err := l.Need(whole); err != nil {
 			return s.lost(err)

@@ -42,6 +42,29 @@ func dam(t testing.TB, servers *testenv.Group) (open func()) {
 	}
 }
 
+// What a view writes through a function is the session's own write, also when its statement went to the primary at once: from when on a replica has met one.
+func TestViewThatWrites(t *testing.T) {
+	servers, g := split(t, "read_from: replicas; max_lag: 0")
+	servers.DBs[0].Exec(t, "CREATE FUNCTION shop.sneaky() RETURNS INT BEGIN INSERT INTO shop.users (name) VALUES ('sneaky'); RETURN 1; END", "CREATE VIEW shop.harmless AS SELECT shop.sneaky() AS v")
+	wantAnswer(t, g.session(t), "SELECT COUNT(*) FROM users", "3|\n")
+	first, second := g.session(t), g.session(t)
+	for i := 1; i < 3; i++ {
+		servers.Sync(t, i, 0)
+	}
+	wantAnswer(t, first, "SELECT v FROM harmless", "1|\n")
+	flow := dam(t, servers)
+	defer flow()
+	for _, statement := range []string{"/* menshen: primary */ SELECT v FROM harmless", "SELECT v, @@server_id > 0 AND 0 FROM harmless", "SELECT v FROM harmless"} {
+		before := ask(second, "/* menshen: primary */ SELECT COUNT(*) FROM users")
+		if got := ask(second, statement); !strings.HasPrefix(got, "1|") {
+			t.Fatalf("%s: %q", statement, got)
+		}
+		if got := ask(second, "SELECT COUNT(*) FROM users"); got == before || got != ask(second, "/* menshen: primary */ SELECT COUNT(*) FROM users") {
+			t.Errorf("after %s: %q rows, before %q", statement, got, before)
+		}
+	}
+}
+
 // While the replicas are behind, a session reads what it wrote; others may read what is there.
 func TestReadsBehind(t *testing.T) {
 	servers, g := split(t, "read_from: replicas; max_lag: 0")
