@@ -133,7 +133,7 @@ func (l *loop) run(listener *peer, over func() bool) error {
 	buffer := make([]byte, 64<<10)
 	timeout := -1
 	if over != nil {
-		timeout = 10
+		timeout = 1 // over may have requests to send
 	}
 	for l.failed == nil && (over == nil || !over()) {
 		n, err := unix.EpollWait(l.epoll, events, timeout)

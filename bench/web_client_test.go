@@ -395,6 +395,10 @@ func (c *webClient) pace(n int) error {
 	if err != nil {
 		return err
 	}
+	end := time.Now().Add(time.Second) // the last answers may be on their way
+	if err := c.run(nil, func() bool { return c.busy == 0 || time.Now().After(end) }); err != nil {
+		return err
+	}
 	for p := range waiting { // lost, or too slow to be counted
 		if c.peers[p.fd] != p {
 			c.report.Failed++
