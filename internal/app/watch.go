@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/sha256"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/menshen-gateway/menshen/internal/pause"
 )
 
 // settle is how long the files must be quiet before they are read: an editor writes a file in several steps, and a
@@ -157,11 +160,31 @@ func (a *App) digests() digests {
 	all := digests{}
 	for _, file := range a.files() {
 		all[file] = [sha256.Size]byte{}
-		if data, err := os.ReadFile(file); err == nil {
-			all[file] = sha256.Sum256(data)
+		if digest, err := digestOf(file); err == nil {
+			all[file] = digest
 		}
 	}
 	return all
+}
+
+// digestOf reads in pieces: of a large file at once, memory and time would be noticed by requests.
+func digestOf(file string) (digest [sha256.Size]byte, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return digest, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	for piece := make([]byte, 8<<10); ; pause.Moment() {
+		n, err := f.Read(piece)
+		sum.Write(piece[:n])
+		if err == io.EOF {
+			return [sha256.Size]byte(sum.Sum(nil)), nil
+		}
+		if err != nil {
+			return digest, err
+		}
+	}
 }
 
 // files lists what decides about the config in service: our own files, and those it names.

@@ -11,6 +11,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -94,7 +95,13 @@ func readUpTo(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
+	var size int64 // known or not, it is only where to begin: io.ReadAll alone would allocate and copy a large file several times over
+	if info, err := f.Stat(); err == nil {
+		size = min(info.Size(), limit)
+	}
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err = data.ReadFrom(io.LimitReader(f, limit))
+	return data.Bytes(), err
 }
 
 // Parse reads the files as one configuration. An error is Problems. References are looked up in the environment and in
