@@ -56,7 +56,7 @@ func (s *session) forget() {
 	s.unlink(upstream.Outcome{})
 	s.unpinAll()
 	s.vars, s.traces, s.unsure = s.birth, traces{}, false
-	s.prepared, s.preparedBytes, s.opened = nil, 0, 0
+	s.prepared, s.newest, s.preparedBytes, s.opened = nil, nil, 0, 0
 	s.status = mysql.Autocommit
 	if s.birth != nil {
 		if s.birth.Value("autocommit") == "0" {

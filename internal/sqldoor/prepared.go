@@ -46,6 +46,9 @@ type execution struct {
 	prefix int    // bytes of the frame up to the types, when they are to be put in; 0 when not
 }
 
+// newestID stands for the statement that was prepared last (MariaDB 10.2). Clients that do not wait for its number use it, MariaDB's connector for node for one.
+const newestID = 1<<32 - 1
+
 // offsets in the frames of the commands
 const (
 	idAt      = mysql.HeaderLen + 1
@@ -69,6 +72,9 @@ func (s *session) onStatement() (send, goOn bool) {
 	}
 	id := binary.LittleEndian.Uint32(s.client.Buffered()[idAt:])
 	p := s.prepared[id]
+	if id == newestID {
+		p = s.newest
+	}
 	st.execution = execution{prepared: p}
 	switch {
 	case st.command == mysql.ComStmtClose:
@@ -219,7 +225,7 @@ func (s *session) rename() error {
 	s.st.real = binary.LittleEndian.Uint32(at)
 	for {
 		s.statements++
-		if s.statements != 0 && s.prepared[s.statements] == nil {
+		if s.statements != 0 && s.statements != newestID && s.prepared[s.statements] == nil {
 			break
 		}
 	}
@@ -234,7 +240,7 @@ func (s *session) keepPrepared() error {
 	if s.prepared == nil {
 		s.prepared = make(map[uint32]*prepared)
 	}
-	s.prepared[p.id] = p
+	s.prepared[p.id], s.newest = p, p
 	s.preparedBytes += len(p.text)
 	_, err := l.Keep(st.real, p.text, p.schema, p.reading)
 	return err
@@ -280,6 +286,9 @@ func (s *session) hold(p *prepared, on *backend.Statement, open bool) {
 // closePrepared forgets a statement. The instance keeps it for the next session that wants it, but not with a cursor.
 func (s *session) closePrepared(p *prepared) {
 	delete(s.prepared, p.id)
+	if s.newest == p {
+		s.newest = nil
+	}
 	s.preparedBytes -= len(p.text)
 	on := p.open
 	if on == nil {

@@ -170,6 +170,18 @@ func TestCommands(t *testing.T) {
 			}
 			r.send(mysql.ComStmtClose, string(id))
 			want(mysql.ComStmtExecute, execute(0), 1243)
+			// MariaDB's clients do not wait for a number.
+			r.send(mysql.ComStmtPrepare, "SELECT ?, ?")
+			r.send(mysql.ComStmtExecute, "\xff\xff\xff\xff\x00\x01\x00\x00\x00\x03\x01\x03\x00\x03\x00")
+			if a, _ = r.follow(mysql.ComStmtPrepare, false); a.Prepared.Parameters != 2 {
+				t.Errorf("prepared: %+v", a.Prepared)
+			}
+			if a, _ = r.follow(mysql.ComStmtExecute, false); a.Rows != 1 {
+				t.Errorf("execute of the newest statement: error %d, %d rows", a.Code, a.Rows)
+			}
+			want(mysql.ComStmtReset, "\xff\xff\xff\xff", 0)
+			want(mysql.ComStmtPrepare, "SELEKT", 1064)
+			want(mysql.ComStmtExecute, "\xff\xff\xff\xff\x00\x01\x00\x00\x00", 1243)
 			want(mysql.ComStmtPrepare, "USE shop", 1295)
 			want(mysql.ComStmtPrepare, "KILL 1", 1295)
 			want(mysql.ComStmtPrepare, "SELEKT", 1064)

@@ -110,6 +110,9 @@ func (s *session) one() (sent, goOn bool) {
 	case mysql.ComChangeUser:
 		return false, s.changeUser()
 	case mysql.ComQuery, mysql.ComStmtPrepare:
+		if st.command == mysql.ComStmtPrepare {
+			s.newest = nil // until it succeeds
+		}
 		if s.vars == nil && s.link == nil && !ofGateway(scan.Classify(text, &s.mode).Kind) {
 			_ = s.ensure() // how the text is to be read depends on the instance; without one there is an error soon enough
 		}

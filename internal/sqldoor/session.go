@@ -50,9 +50,10 @@ type session struct {
 	pins   pins
 
 	prepared      map[uint32]*prepared
-	preparedBytes int    // of their texts
-	statements    uint32 // the last number given to one
-	opened        int    // of them with a cursor or long data
+	newest        *prepared // the statement of the last COM_STMT_PREPARE; nil if that failed, or it is closed
+	preparedBytes int       // of their texts
+	statements    uint32    // the last number given to one
+	opened        int       // of them with a cursor or long data
 
 	near   *backend.Conn // the last connection to a primary
 	writes *writes       // see reads.go; nil: none
