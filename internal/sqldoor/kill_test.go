@@ -170,6 +170,11 @@ func TestKillInQueue(t *testing.T) {
 			}
 			return nil
 		})
+		for _, show := range []string{"SHOW PROCESSLIST", "SHOW MENSHEN SESSIONS"} {
+			if got := ask(killer, show); strings.Count(got, "|waiting for a connection|") != 1 {
+				t.Errorf("%s: %s: %q", what, show, got)
+			}
+		}
 		wantAnswer(t, killer, "KILL QUERY "+id, "")
 		if got := <-answer; got != "error 1317" {
 			t.Errorf("%s: %q", what, got)
@@ -204,6 +209,11 @@ func TestKillWithoutPrimary(t *testing.T) {
 			}
 			return nil
 		})
+		for _, show := range []string{"SHOW PROCESSLIST", "SHOW MENSHEN SESSIONS"} {
+			if got := ask(killer, show); strings.Count(got, "|waiting for a primary|") != 1 {
+				t.Errorf("%s: %q", show, got)
+			}
+		}
 		wantAnswer(t, killer, "KILL QUERY "+id, "")
 		if got := <-answer; got != "error 1317" {
 			t.Error(got)

@@ -243,7 +243,7 @@ func (s *session) flush(what string) bool {
 }
 
 func (s *session) listSessions() listing {
-	l := listing{key: 3, columns: []string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds", "Instance", "Statement", "Program"}}
+	l := listing{key: 3, columns: []string{"Id", "Consumer", "Address", "Database", "Command", "Seconds", "Connection", "Pins", "Pinned_seconds", "Instance", "Statement", "Program", "State"}}
 	for _, o := range s.own() {
 		v := o.view()
 		connection, pinned := "0", ""
@@ -257,20 +257,38 @@ func (s *session) listSessions() listing {
 		if len(pins) > 0 {
 			pinned = seconds(oldest(v.Pins))
 		}
-		l.add(strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, v.Command, seconds(v.Running), connection, strings.Join(pins, ", "), pinned, v.Instance, shorten(v.Statement), v.Program)
+		l.add(strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, v.Command, seconds(v.Running), connection, strings.Join(pins, ", "), pinned, v.Instance, shorten(v.Statement), v.Program, s.state(o, &v))
 	}
 	return l
+}
+
+// state says what a session does that is seen as v: "" between statements. A statement without a connection waits for one, or for an instance that it could lead to; those that ask are
+// answered by the gateway. It is made up of what is known anyway, so that who waits need not say so.
+func (s *session) state(o *session, v *observe.SQLSession) string {
+	d := s.tables.databases[v.Database]
+	if v.Database == "" {
+		d = s.tables.home()
+	}
+	switch {
+	case v.Command == "":
+		return ""
+	case v.Instance != "" || o == s || d == nil:
+		return "executing"
+	case !d.writable():
+		return "waiting for a primary"
+	}
+	return "waiting for a connection"
 }
 
 func (s *session) showProcesses() bool {
 	var rows [][]string
 	for _, o := range s.own() {
 		v := o.view()
-		command, state := v.Command, "executing"
+		command := v.Command
 		if command == "" {
-			command, state = "Sleep", ""
+			command = "Sleep"
 		}
-		rows = append(rows, []string{strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, command, strconv.Itoa(int(v.Running / time.Second)), state, shorten(v.Statement)})
+		rows = append(rows, []string{strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, command, strconv.Itoa(int(v.Running / time.Second)), s.state(o, &v), shorten(v.Statement)})
 	}
 	return s.table([]string{"Id", "User", "Host", "db", "Command", "Time", "State", "Info"}, rows)
 }
