@@ -43,7 +43,6 @@ var (
 	errorPrepareAgain    = mysql.Error{Code: 1105, State: "HY000", Message: "The statement was prepared under settings or a schema that cannot be restored: prepare it again"}
 	errorBindAgain       = mysql.Error{Code: 1105, State: "HY000", Message: "Parameters of 16 MB need their types: bind them again"}
 	errorPreparedMax     = mysql.Error{Code: 1461, State: "42000", Message: fmt.Sprintf("Can't create more than max_prepared_stmt_count statements (current value: %d)", preparedMax)}
-	errorPreparedLong    = mysql.Error{Code: 1235, State: "42000", Message: "This version of Menshen doesn't yet support 'prepared statements longer than 128 KiB'"}
 	errorPlugins         = mysql.Error{Code: 1251, State: "08004", Message: "Client does not support authentication protocol requested by server; consider upgrading MySQL client"}
 	errorMoved           = mysql.Error{Code: 1053, State: "08S01", Message: "The database has moved to another instance, and this session has state on the old one: connect again"}
 	errorDethroned       = mysql.Error{Code: 1290, State: "HY000", Message: "The transaction was rolled back: its instance is not the primary any more, so that it cannot execute this statement (as with --read-only). Begin again"}

@@ -410,6 +410,50 @@ func TestPins(t *testing.T) {
 	wantAnswer(t, other, "SELECT @x, @y, @z", "NULL|NULL|NULL|\n")
 }
 
+// Frameworks insert thousands of rows by one prepared statement. What is too large to be prepared anew keeps its connection.
+func TestLargePreparedStatements(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, "max_connections: 4, queue_timeout: 5s"))
+	c := g.session(t)
+	for _, f := range []struct {
+		text, item   string
+		parameters   int
+		first, again string
+	}{
+		{"INSERT INTO users (name) VALUES (?)", ",(?)", 65535, "", ""},                                                        // a long text
+		{"SELECT COUNT(*) FROM users WHERE name IN (?", ",?", 65000, "65538|\n", "65538|\n"},                                  // many types
+		{"SELECT COUNT(*) FROM users WHERE /*" + strings.Repeat("x", 2*textMax) + "*/ id < ?", "", 1, "65538|\n", "65538|\n"}, // a very long text
+	} {
+		text := f.text + strings.Repeat(f.item, f.parameters-1)
+		if strings.HasSuffix(f.text, "(?") {
+			text += ") OR 1"
+		}
+		s, err := c.PrepareContext(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arguments := make([]any, f.parameters)
+		for i := range arguments {
+			arguments[i] = 1 << 30
+		}
+		if got := answerOf(s.QueryContext(t.Context(), arguments...)); got != f.first {
+			t.Errorf("%.50s: %q", text, got)
+		}
+		wantAnswer(t, g.session(t), "SELECT 1", "1|\n")
+		if f.again != "" {
+			if got := answerOf(s.QueryContext(t.Context(), arguments...)); got != f.again {
+				t.Errorf("%.50s again: %q", text, got)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	wantAnswer(t, c, "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'PREPARED_STMT_COUNT'", "0|\n")
+	if got := ask(g.session(t), "SHOW MENSHEN SESSIONS"); !strings.Contains(got, "|long statement|") {
+		t.Errorf("sessions: %s", got)
+	}
+}
+
 func TestQueue(t *testing.T) {
 	g := open(t, pooled(mariadb(t).Addr, "max_connections: 1, queue_timeout: 300ms"))
 	holder, other := g.session(t), g.session(t)

@@ -30,7 +30,16 @@ type prepared struct {
 	digest     *digest
 
 	open *backend.Statement // with a cursor or long data on the session's connection; nil without
+	only *backend.Statement // too large to be prepared anew: what the session's connection has; nil for all others
 }
+
+// large says that a statement's text, or the types of its parameters, do not fit the buffer in which they are remembered.
+func (s *session) large(parameters uint16) bool {
+	return s.st.long || typesAt(int(parameters))+2*int(parameters) > textMax
+}
+
+// typesAt is where the types of that many parameters begin in the frame of an execution.
+func typesAt(parameters int) int { return executeAt + (parameters+7)/8 + 1 }
 
 // Bounds of what a session can prepare.
 const (
@@ -111,10 +120,10 @@ func (s *session) onExecute(p *prepared, h mysql.Header) (send, goOn bool) {
 		return false, s.discard() && s.refuse(errorMalformed)
 	}
 	st.cursor = s.client.Buffered()[idAt+4] != 0
-	if p.parameters == 0 {
+	if p.parameters == 0 || p.only != nil { // the connection is the one that has seen the types
 		return true, true
 	}
-	flag := executeAt + (p.parameters+7)/8 // of the byte that says whether types follow
+	flag := typesAt(p.parameters) - 1 // of the byte that says whether types follow
 	if err := s.need(min(flag+1, mysql.HeaderLen+h.Length)); err != nil {
 		return false, s.failed(err)
 	}
@@ -129,7 +138,7 @@ func (s *session) onExecute(p *prepared, h mysql.Header) (send, goOn bool) {
 		return true, true
 	}
 	end := flag + 1 + 2*p.parameters
-	if mysql.HeaderLen+h.Length < end || end > textMax {
+	if mysql.HeaderLen+h.Length < end {
 		return false, s.discard() && s.refuse(errorMalformed)
 	}
 	if err := s.need(end); err != nil {
@@ -162,6 +171,9 @@ func (s *session) bringPrepared() error {
 	st, l := &s.st, s.link
 	p := st.prepared
 	on := p.open
+	if on == nil {
+		on = p.only
+	}
 	if on == nil {
 		on = l.Find(p.text, p.schema, p.reading)
 	}
@@ -242,7 +254,11 @@ func (s *session) keepPrepared() error {
 	}
 	s.prepared[p.id], s.newest = p, p
 	s.preparedBytes += len(p.text)
-	_, err := l.Keep(st.real, p.text, p.schema, p.reading)
+	on, err := l.Keep(st.real, p.text, p.schema, p.reading)
+	if s.large(r.Prepared.Parameters) {
+		p.only, on.Open = on, true
+		s.pin(pinLong)
+	}
 	return err
 }
 
@@ -276,7 +292,7 @@ func (s *session) hold(p *prepared, on *backend.Statement, open bool) {
 		p.open, on.Open = on, true
 		s.pin(pinCursor)
 	case !open && p.open != nil:
-		p.open.Open, p.open = false, nil
+		p.open.Open, p.open = p.only != nil, nil
 		if s.opened--; s.opened == 0 {
 			s.unpin(pinCursor)
 		}
@@ -291,6 +307,9 @@ func (s *session) closePrepared(p *prepared) {
 	}
 	s.preparedBytes -= len(p.text)
 	on := p.open
+	if on == nil {
+		on = p.only
+	}
 	if on == nil {
 		return
 	}

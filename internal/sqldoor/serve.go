@@ -140,11 +140,9 @@ func (s *session) one() (sent, goOn bool) {
 			if answered, goOn := s.local(text); answered {
 				return false, goOn
 			}
-		case !st.whole:
-			return false, s.discard() && s.refuse(errorPreparedLong)
 		case len(s.prepared) >= preparedMax, s.preparedBytes+len(text) > preparedBytesMax:
 			return false, s.discard() && s.refuse(errorPreparedMax)
-		default:
+		case st.whole:
 			st.argument = string(text)
 		}
 	case mysql.ComStmtExecute, mysql.ComStmtLongData, mysql.ComStmtReset, mysql.ComStmtFetch, mysql.ComStmtClose:
