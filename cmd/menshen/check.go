@@ -21,20 +21,28 @@ func checkCommand() *cobra.Command {
 		Use:   "check -c FILE|DIR",
 		Short: "Validate a configuration; print all its problems, or what it holds",
 		Long: `Read and compile a configuration as run would, without opening a listener. Each problem is one line,
-file:line:column: path: what is wrong (what would be accepted). The exit code is 1 when there is one.`,
+file:line:column: path: what is wrong (what would be accepted). The exit code is 1 when there is one. A note is about
+what is right, and often not what was meant.`,
 		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
 			cfg, err := compile(path, nil)
+			var notes config.Problems
+			if err == nil {
+				notes = append(config.Unread(path), cfg.Notes()...)
+			}
 			if err == nil && output == "text" {
+				for _, note := range notes {
+					fmt.Fprintln(c.ErrOrStderr(), "note: "+note.String())
+				}
 				fmt.Fprintln(c.OutOrStdout(), "ok: "+counts(cfg))
 				return nil
 			}
 			var problems config.Problems
 			if output == "json" && (err == nil || errors.As(err, &problems)) {
-				return checkJSON(c.OutOrStdout(), cfg, problems)
+				return checkJSON(c.OutOrStdout(), cfg, problems, notes)
 			}
 			return err
 		},
@@ -44,7 +52,7 @@ file:line:column: path: what is wrong (what would be accepted). The exit code is
 	return c
 }
 
-func checkJSON(w io.Writer, c *config.Config, problems config.Problems) error {
+func checkJSON(w io.Writer, c *config.Config, problems, notes config.Problems) error {
 	type problem struct {
 		File    string `json:"file"`
 		Line    int    `json:"line"`
@@ -56,9 +64,13 @@ func checkJSON(w io.Writer, c *config.Config, problems config.Problems) error {
 		OK       bool           `json:"ok"`
 		Counts   map[string]int `json:"counts,omitempty"`
 		Problems []problem      `json:"problems"`
+		Notes    []problem      `json:"notes,omitempty"`
 	}{OK: len(problems) == 0, Problems: []problem{}}
 	for _, p := range problems {
 		answer.Problems = append(answer.Problems, problem(p))
+	}
+	for _, n := range notes {
+		answer.Notes = append(answer.Notes, problem(n))
 	}
 	if answer.OK {
 		answer.Counts = map[string]int{"listeners": len(c.Listeners), "routes": len(c.Routes), "services": len(c.Services),

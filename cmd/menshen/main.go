@@ -28,7 +28,16 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	var err error
+	switch first := append(args, "")[0]; {
+	case first == "--version" || first == "-v" || first == "-V": // what most people try first
+		root.SetArgs([]string{"version"})
+		err = root.Execute()
+	case strings.HasPrefix(first, "-") && first != "-h" && first != "--help": // the root knows no other; see FParseErrWhitelist
+		err = fmt.Errorf("a command comes first, not %s: menshen run -c FILE serves, menshen check -c FILE validates (see: menshen --help)", first)
+	default:
+		err = root.Execute()
+	}
 	if err == nil {
 		return 0
 	}
@@ -70,7 +79,7 @@ MySQL protocol, and both share balancing, health, identity, logs and metrics.
 		RunE:          group,
 		Args:          cobra.ArbitraryArgs,
 	}
-	root.FParseErrWhitelist.UnknownFlags = true
+	root.FParseErrWhitelist.UnknownFlags = true // so that a wrong command is named, rather than its flags
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())
 	})
@@ -109,7 +118,12 @@ func none(c *cobra.Command, args []string) error {
 // configFlag adds -c, which the command needs.
 func configFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVarP(path, "config", "c", "", "configuration: a YAML file, or a folder whose *.yaml are merged")
-	_ = c.MarkFlagRequired("config")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *path == "" {
+			return fmt.Errorf("which configuration? %s -c FILE, or a folder (see: %s --help)", c.CommandPath(), c.CommandPath())
+		}
+		return nil
+	}
 	_ = c.MarkFlagFilename("config", "yaml")
 }
 

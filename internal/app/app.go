@@ -520,9 +520,9 @@ func (a *App) planSockets(c *config.Config) (*change, error) {
 				_ = s.ln.Close()
 			}
 			if name == adminName {
-				return nil, fmt.Errorf("cannot open the admin address %s: %w", address, err)
+				return nil, listenFault("the admin address "+address, address, err)
 			}
-			return nil, fmt.Errorf("cannot open listener %s (%s): %w", name, address, err)
+			return nil, listenFault(fmt.Sprintf("listener %s (%s)", name, address), address, err)
 		}
 		s := &socket{protocol: protocol, address: address, ln: ln}
 		p.opened = append(p.opened, s)

@@ -455,8 +455,8 @@ func want(t reflect.Type, f *field) string {
 // acceptedNames lists the candidates and the nearest of them, for a message.
 func acceptedNames(word string, candidates []string) string {
 	text := "accepted: " + oneOf(candidates)
-	if near := Nearest(word, candidates); near != "" {
-		text += "; nearest: " + near
+	if key := near(word, candidates); key != "" {
+		text += "; nearest: " + key
 	}
 	return text
 }

@@ -94,6 +94,9 @@ func resolveSink(doc *document, text string) string {
 func checkAddress(text string, listen bool) string {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
+		if strings.Contains(text, "://") {
+			return fmt.Sprintf("%q is a URL, of which only host and port belong here", shorten(text))
+		}
 		if !strings.Contains(text, ":") {
 			return fmt.Sprintf("%q has no port", shorten(text))
 		}

@@ -15,6 +15,9 @@ func (m *Match) fromShort(text string) (problem, accepted string) {
 		}
 		m.Methods = []string{method}
 	}
+	if strings.HasPrefix(rest, "~ ") {
+		return fmt.Sprintf("%q has a space before its expression, which no path has", shorten(text)), fmt.Sprintf("%s; write %q", m.shortWanted(), shorten("~"+strings.TrimLeft(rest[1:], " ")))
+	}
 	if !strings.HasPrefix(rest, "~") {
 		host, path, found := strings.Cut(rest, "/")
 		if !found {
