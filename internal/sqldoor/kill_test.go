@@ -35,6 +35,14 @@ func TestKillByNumber(t *testing.T) {
 	if got := ask(killer, "SHOW PROCESSLIST"); !strings.Contains(got, id+"|app|127.0.0.1|shop|query|") {
 		t.Errorf("processes: %q", got)
 	}
+	rows, err := killer.QueryContext(t.Context(), "SHOW PROCESSLIST")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if types, err := rows.ColumnTypes(); err != nil || types[0].DatabaseTypeName() != "BIGINT" || types[1].DatabaseTypeName() != "VARCHAR" || types[5].DatabaseTypeName() != "BIGINT" {
+		t.Errorf("types of the list of processes: %v, %v", types, err) // clients make numbers of numbers
+	}
+	_ = rows.Close()
 	if got := ask(killer, "SHOW MENSHEN SESSIONS"); !strings.Contains(got, "|CONNECTION_ID|") {
 		t.Errorf("sessions: %q", got)
 	}

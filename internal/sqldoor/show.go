@@ -36,8 +36,11 @@ const rowsMax = 10000
 
 // table answers with rows of text.
 func (s *session) table(columns []string, rows [][]string) (goOn bool) {
-	return s.tableOf(mysql.Column{Type: mysql.TypeVarString, Collation: 45, Length: 4096}, columns, rows)
+	return s.tableOf(words, columns, rows)
 }
+
+// words is what all columns are that are no numbers.
+var words = mysql.Column{Type: mysql.TypeVarString, Collation: 45, Length: 4096}
 
 // unsigned is what CONNECTION_ID() is: clients make a number of it.
 var unsigned = mysql.Column{Type: mysql.TypeLong, Collation: 63, Length: 10, Flags: 1 | 32 | 128} // NOT NULL, UNSIGNED, BINARY
@@ -45,16 +48,20 @@ var unsigned = mysql.Column{Type: mysql.TypeLong, Collation: 63, Length: 10, Fla
 // signed is what ROW_COUNT() is.
 var signed = mysql.Column{Type: mysql.TypeLongLong, Collation: 63, Length: 21, Flags: 1 | 128}
 
-// tableOf is table with columns of another type.
-func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string) (goOn bool) {
+// tableOf is table with columns of another type. Numbers are those that are numbers all the same.
+func (s *session) tableOf(c mysql.Column, columns []string, rows [][]string, numbers ...string) (goOn bool) {
 	seq := s.st.message.Sequence
 	var out, payload []byte
 	add := func(p []byte) { out, seq = mysql.AppendPacket(out, seq, p) }
 	end := mysql.OK{Status: s.ownStatus()}
 	add(mysql.AppendLenenc(nil, uint64(len(columns))))
 	for _, name := range columns {
-		c.Name = []byte(name)
-		add(c.AppendTo(nil))
+		column := c
+		if slices.Contains(numbers, name) {
+			column = signed
+		}
+		column.Name = []byte(name)
+		add(column.AppendTo(nil))
 	}
 	if !s.capabilities.Has(mysql.DeprecateEOF) {
 		add(end.AppendEnd(nil, s.capabilities))
@@ -290,7 +297,7 @@ func (s *session) showProcesses() bool {
 		}
 		rows = append(rows, []string{strconv.Itoa(int(v.ID)), v.Consumer, v.Address.String(), v.Database, command, strconv.Itoa(int(v.Running / time.Second)), s.state(o, &v), shorten(v.Statement)})
 	}
-	return s.table([]string{"Id", "User", "Host", "db", "Command", "Time", "State", "Info"}, rows)
+	return s.tableOf(words, []string{"Id", "User", "Host", "db", "Command", "Time", "State", "Info"}, rows, "Id", "Time")
 }
 
 func (s *session) listPools() listing {
