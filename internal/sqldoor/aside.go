@@ -179,7 +179,7 @@ func (s *session) refuse(e mysql.Error) bool {
 	if !st.command.Answered() {
 		return true
 	}
-	return s.client.WriteMessage(st.message.Sequence, e.AppendTo) == nil
+	return s.client.WriteMessage(st.message.Sequence, s.legible(e).AppendTo) == nil
 }
 
 // refuseFor answers with what an error means to the client. It says whether the session goes on.

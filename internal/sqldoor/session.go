@@ -40,6 +40,7 @@ type session struct {
 	database     string               // "" means none
 	status       mysql.Status
 	unsure       bool // the last answer told no status
+	translated   bool // errors are told in the server's numbers; see legible
 
 	vars   *backend.Vars // the session's settings; nil: nothing is known yet
 	birth  *backend.Vars // what they were at first

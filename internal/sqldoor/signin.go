@@ -87,7 +87,7 @@ func (s *session) signIn() bool {
 		return s.turnAway(seq, errorInsecure)
 	}
 	s.capabilities = in.Capabilities & (offered | mysql.TLS)
-	s.collation = in.Collation
+	s.collation, s.translated = in.Collation, translates(in.Attributes)
 	s.status = mysql.Autocommit
 
 	s.nonce = nonce
@@ -158,7 +158,7 @@ func (s *session) strange(err error) bool {
 
 // turnAway sends an error; always false.
 func (s *session) turnAway(seq uint8, e mysql.Error) bool {
-	_ = s.client.WriteMessage(seq, e.AppendTo)
+	_ = s.client.WriteMessage(seq, s.legible(e).AppendTo)
 	return false
 }
 
