@@ -293,8 +293,8 @@ func (o *soakSession) say() error {
 	case 22:
 		return o.expect("SELECT LAST_INSERT_ID(), '"+token+"'", nil, strconv.FormatInt(o.last, 10), token)
 	case 23:
-		if id := o.ids[o.random.IntN(soakClients)].Load(); id != 0 && o.random.IntN(10) == 0 {
-			_, err := o.exec(fmt.Sprintf([]string{"KILL %d", "KILL QUERY %d"}[n%2], id))
+		if id := o.ids[o.random.IntN(soakClients)].Load(); id != 0 && o.random.IntN(3) == 0 {
+			_, err := o.exec(fmt.Sprintf([]string{"KILL %d", "KILL QUERY %d", "KILL QUERY %d", "KILL QUERY %d"}[n%4], id))
 			var e *mysql.MySQLError
 			if errors.As(err, &e) && e.Number == 1094 { // it has left
 				return nil
@@ -353,10 +353,17 @@ func (o *soakSession) insert(n int, token string) (err error) {
 	} else {
 		_, err = o.exec(fmt.Sprintf("INSERT INTO rows_of VALUES (%d, %d, '%s')", o.client, n, token))
 	}
-	if err == nil {
+	var e *mysql.MySQLError
+	switch {
+	case err == nil:
 		o.wrote(n)
+	case errors.As(err, &e) && e.Number == 1317:
+		// Killed before it was sent, or by the server, which says so of a row only if it has not committed it: nothing is there, and nothing comes.
+		o.killed.Add(1)
+		o.note(false, n)
+		o.absent[n] = true
 	}
-	return err // with an error nobody knows
+	return err // with any other error nobody knows
 }
 
 func (o *soakSession) wrote(rows ...int) {

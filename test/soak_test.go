@@ -27,7 +27,7 @@ import (
 //     variables, temporary tables, LAST_INSERT_ID(), prepared statements, rows of 100 KiB.
 //   - A new session has nothing of any other: no setting, no variable, no temporary table, no transaction.
 //   - A session sees what it wrote, on whichever replica it reads (consistency: session), and never what it rolled back.
-//   - What was acknowledged is on every server at the end, and what was rolled back on none.
+//   - What was acknowledged is on every server at the end, and what was rolled back, or killed by a KILL QUERY through the gateway, on none.
 //   - Errors are of the few kinds that faults explain, and most statements succeed.
 //
 // Servers replicate semi-synchronously (AFTER_SYNC, no fallback), so that a primary that is killed has lost nothing that it acknowledged, when the replica that has the
@@ -71,7 +71,7 @@ func TestSQLSoak(t *testing.T) {
 	})
 	s.judge()
 	after := s.settled()
-	t.Logf("%d statements, %d writes acknowledged, %d sessions, %d of them ended by a fault, %d errors survived; faults %s; %d reloads; errors %s; before %+v, after %+v", s.statements.Load(), s.acknowledged.Load(), s.sessions.Load(),
+	t.Logf("%d statements, %d writes acknowledged, %d killed, %d sessions, %d of them ended by a fault, %d errors survived; faults %s; %d reloads; errors %s; before %+v, after %+v", s.statements.Load(), s.acknowledged.Load(), s.killed.Load(), s.sessions.Load(),
 		s.broken.Load(), s.survived.Load(), counted(s.faults), s.reloads, counted(s.errors), before, after)
 	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+5 {
 		t.Errorf("the gateway holds more: %+v, then %+v", before, after)
@@ -95,8 +95,8 @@ type soak struct {
 	faults  map[string]int
 	reloads int
 
-	statements, acknowledged, sessions, broken, survived atomic.Int64
-	ids                                                  [soakClients]atomic.Int64 // of the clients' sessions, for those who kill
+	statements, acknowledged, killed, sessions, broken, survived atomic.Int64
+	ids                                                          [soakClients]atomic.Int64 // of the clients' sessions, for those who kill
 
 	mu     sync.Mutex // guards all below
 	errors map[string]int
