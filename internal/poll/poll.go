@@ -22,15 +22,18 @@ import (
 	"time"
 )
 
-// ErrInterrupted is returned by Read and Await after Interrupt. It is a net.Error that passes, so that a TLS connection can
-// be read on after it.
-var ErrInterrupted error = interrupted{}
+// ErrInterrupted is returned by Read and Await after Interrupt, and ErrNothing by Read after NeverWait when nothing has come. Both are a
+// net.Error that passes, so that a TLS connection can be read on after them.
+var (
+	ErrInterrupted error = passing("read interrupted")
+	ErrNothing     error = passing("nothing to read")
+)
 
-type interrupted struct{}
+type passing string
 
-func (interrupted) Error() string   { return "read interrupted" }
-func (interrupted) Timeout() bool   { return false }
-func (interrupted) Temporary() bool { return true }
+func (p passing) Error() string { return string(p) }
+func (passing) Timeout() bool   { return false }
+func (passing) Temporary() bool { return true }
 
 // missedEOF is the first part of a wait in Loop, after which one try is made.
 const missedEOF = time.Second
@@ -102,6 +105,8 @@ type Conn struct {
 	outCount  int
 	outError  error
 	blocked   bool // the kernel would not take all of it at once
+	seen      int  // outCount when seep was noted
+	seep      seep
 	writeOnce func(fd uintptr) bool
 }
 
@@ -363,6 +368,35 @@ func (c *Conn) ServedBy(s Server) bool {
 	return true
 }
 
+// NeverWait makes Read fail with ErrNothing where it would wait, and gives the connection to s by Detach, for good. It is for who reads through TLS, which
+// cannot be asked whether it holds something, but says so when it does not have to wait. It says false where that cannot be: on the
+// runtime's poller.
+func (c *Conn) NeverWait(s Server) bool {
+	if !c.ServedBy(s) {
+		return false
+	}
+	c.own.hasty = true
+	return true
+}
+
+// Detach leaves the connection to its Server, as Loop does where it would wait. After true the caller has lost it. False: there is something to read or to
+// be told.
+func (c *Conn) Detach() bool { return c.own.detach() }
+
+// Seeping gives the last moment at which the peer took a part of a Write that had to wait for it; zero is never. It may be asked from any goroutine.
+func (c *Conn) Seeping() Instant {
+	if c.own != nil {
+		return c.own.seep.last()
+	}
+	return c.seep.last()
+}
+
+// seep notes the progress of a Write that waits. The zero value has seen none.
+type seep struct{ at atomic.Int64 }
+
+func (s *seep) last() Instant { return Instant(s.at.Load()) }
+func (s *seep) note()         { s.at.Store(int64(Now())) }
+
 // wait runs once under the poller until it says true, a bound passes, or Interrupt comes. once must try before it says
 // false the first time: the poller forgets earlier wake-ups when a wait begins.
 func (c *Conn) wait(once func(uintptr) bool) error {
@@ -453,12 +487,17 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.out, c.outCount, c.outError, c.blocked = p, 0, nil, false
+	c.out, c.outCount, c.outError, c.blocked, c.seen = p, 0, nil, false, 0
 	err := c.raw.Write(c.writeOnce)
 	n, outError := c.outCount, c.outError
 	c.out = nil
-	if c.blocked && c.patience > 0 {
-		_ = c.Conn.SetWriteDeadline(time.Time{})
+	if c.blocked {
+		if n > c.seen {
+			c.seep.note()
+		}
+		if c.patience > 0 {
+			_ = c.Conn.SetWriteDeadline(time.Time{})
+		}
 	}
 	if err == nil {
 		err = outError

@@ -121,6 +121,10 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 			}
 		case syscall.EAGAIN:
 			c.blocked = true
+			if c.outCount > c.seen {
+				c.seen = c.outCount
+				c.seep.note()
+			}
 			if c.patience > 0 {
 				_ = c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
 			}

@@ -44,6 +44,8 @@ type socket struct {
 	fresh    bool
 	patience time.Duration
 	server   Server
+	hasty    bool
+	seep     seep
 }
 
 func (*socket) arm(Instant)                         {}
@@ -51,6 +53,7 @@ func (*socket) interrupt()                          {}
 func (*socket) recent() Instant                     { return Now() }
 func (*socket) uninterrupt()                        {}
 func (*socket) await() error                        { return nil }
+func (*socket) detach() bool                        { return false }
 func (*socket) ask([]byte, Room) (int, bool, error) { return 0, false, nil }
 func (*socket) run(Handler) error                   { return nil }
 func (*socket) shutdownBoth() error                 { return nil }

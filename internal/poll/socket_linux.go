@@ -50,11 +50,13 @@ type socket struct {
 	armed   Instant // when the timer fires, at the latest
 	timer   *time.Timer
 	fresh   bool // the timer is set for bounded
+	hasty   bool // reads fail where they would wait
 
 	// Writing. Owned by the writing goroutine.
 	patience    time.Duration
 	writer      parker
 	writerTimer *time.Timer
+	seep        seep
 
 	readDeadline  atomic.Int64 // an Instant, with readBound
 	writeDeadline atomic.Int64
@@ -238,6 +240,9 @@ func (s *socket) awaitReadable() error {
 		if old&(readable|ended) != 0 {
 			return nil
 		}
+		if s.hasty {
+			return ErrNothing
+		}
 		if !s.fresh {
 			s.arm(0)
 			s.fresh = true
@@ -383,6 +388,23 @@ func (s *socket) run(h Handler) error {
 	}
 }
 
+// detach is Conn's Detach.
+func (s *socket) detach() bool {
+	if !s.fresh {
+		s.arm(0)
+		s.fresh = true
+	}
+	for {
+		old := s.state.Load()
+		if old&wakesReader != 0 {
+			return false
+		}
+		if s.state.CompareAndSwap(old, old|detached) {
+			return true // somebody else may be serving it by now
+		}
+	}
+}
+
 // Write writes all of p.
 func (s *socket) Write(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -403,14 +425,23 @@ func (s *socket) send(p []byte) (sent int, err error) {
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
+	waited, seen := false, 0
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&p[sent])), uintptr(len(p)-sent), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
 			if sent += int(n); sent == len(p) {
+				if waited {
+					s.seep.note()
+				}
 				return sent, nil
 			}
 		case syscall.EAGAIN:
+			if sent > seen {
+				seen = sent
+				s.seep.note()
+			}
+			waited = true
 			if s.state.Load()&writable != 0 { // it may be old: only a try that fails after it is gone says that there is no room
 				s.state.And(^writable)
 				continue
