@@ -42,7 +42,7 @@ type Listener struct {
 	Address         string           `yaml:"address" required:"true" form:"listen" doc:"host:port to listen on; an empty host means all addresses, port 0 any free port."`
 	Protocol        Protocol         `yaml:"protocol" enum:"http,tcp,mysql" default:"http" doc:"What clients speak here."`
 	TLS             *ListenerTLS     `yaml:"tls" doc:"Certificates; absent means plain text. For mysql: TLS is offered in the handshake."`
-	IO              string           `yaml:"io" enum:"auto,netpoll,epoll" default:"auto" doc:"http and mysql: which poller tells that bytes have come. epoll is Menshen's own (Linux only; elsewhere, and for tcp, netpoll takes its place), netpoll the Go runtime's. auto is the cheaper one, at present epoll. Connections to endpoints are on the poller of the listener whose request opened them."`
+	IO              string           `yaml:"io" enum:"auto,netpoll,epoll" default:"auto" doc:"Which poller tells that bytes have come. epoll is Menshen's own (Linux only; elsewhere netpoll takes its place), netpoll the Go runtime's. auto is the cheaper one, at present epoll. Connections to endpoints are on the poller of the listener whose request opened them."`
 	ProxyProtocol   []netip.Prefix   `yaml:"proxy_protocol" doc:"Load balancers that begin each connection with a PROXY protocol header (v1 or v2): addresses and networks. Theirs must, and the client's address in it counts; nobody else's is looked at."`
 	Service         ServiceRef       `yaml:"service" doc:"tcp only: the service that connections are relayed to, by name or in place."`
 	Routes          []string         `yaml:"routes" doc:"http only: the names of the routes served here; absent means all."`

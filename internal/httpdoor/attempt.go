@@ -147,9 +147,7 @@ func (x *exchange) settle(f *fault.Fault) *fault.Fault {
 		outcome.Latency = max(1, x.now.Sub(t.began))
 		outcome.Failed = x.response.Status >= 502 && x.response.Status <= 504
 		if x.response.Status == 101 {
-			up, lease := t.up, t.lease
-			t.up, t.lease = nil, upstream.Lease{}
-			x.startTunnel(up, lease) // the lease lasts as long as the tunnel
+			x.beginTunnel()
 			return nil
 		}
 		f = x.relay(t.up)

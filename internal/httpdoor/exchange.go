@@ -47,33 +47,34 @@ type exchange struct {
 
 // state is what begin clears, in one assignment.
 type state struct {
-	site      *site
-	route     *boundRoute
-	share     *share // the service, once it is chosen
-	path      []byte // normalised
-	client    netip.Addr
-	trusted   bool // the peer is a trusted proxy
-	requestID []byte
-	allow     string // for 405
-	began     poll.Instant
-	now       poll.Instant // the last reading of the clock
-	deadline  poll.Instant // of the whole request; 0 is never
-	endpoint  *upstream.Endpoint
-	upstream  time.Duration // waiting for endpoints, all attempts
-	asked     bool          // an endpoint was asked
-	ticked    bool          // now is the end of the response
-	pending   bool          // the answer is waited for without a goroutine
-	headSent  bool          // the client has seen a part of the response
-	keep      bool          // the connection may carry another request
-	refused   bool          // the head could not be understood
-	call      bool          // a call of gRPC
-	policing  bool          // policies were asked: policy has what they want
-	status    int
-	retries   int
-	fault     *fault.Fault
-	bytesIn   int64
-	bytesOut  int64
-	body      requestBody
+	site       *site
+	route      *boundRoute
+	share      *share // the service, once it is chosen
+	path       []byte // normalised
+	client     netip.Addr
+	trusted    bool // the peer is a trusted proxy
+	requestID  []byte
+	allow      string // for 405
+	began      poll.Instant
+	now        poll.Instant // the last reading of the clock
+	deadline   poll.Instant // of the whole request; 0 is never
+	endpoint   *upstream.Endpoint
+	upstream   time.Duration // waiting for endpoints, all attempts
+	asked      bool          // an endpoint was asked
+	ticked     bool          // now is the end of the response
+	pending    bool          // the answer is waited for without a goroutine
+	tunnelling bool          // the rest is a tunnel
+	headSent   bool          // the client has seen a part of the response
+	keep       bool          // the connection may carry another request
+	refused    bool          // the head could not be understood
+	call       bool          // a call of gRPC
+	policing   bool          // policies were asked: policy has what they want
+	status     int
+	retries    int
+	fault      *fault.Fault
+	bytesIn    int64
+	bytesOut   int64
+	body       requestBody
 
 	// Streaming: shared with the goroutine that sends the request body; see pump.
 	pumping   chan *fault.Fault
@@ -149,7 +150,7 @@ func (x *exchange) clear() {
 	e.client, e.trusted, e.requestID, e.allow = netip.Addr{}, false, nil, ""
 	e.began, e.now, e.deadline, e.endpoint = 0, 0, 0, nil
 	e.upstream, e.asked, e.ticked, e.headSent, e.keep, e.refused, e.call = 0, false, false, false, false, false, false
-	e.pending, x.trial = false, trial{}
+	e.pending, e.tunnelling, x.trial = false, false, trial{}
 	e.status, e.retries, e.fault = 0, 0, nil
 	e.bytesIn, e.bytesOut = 0, 0
 	if e.policing {
@@ -293,46 +294,64 @@ func (x *exchange) record() {
 		x.tick()
 	}
 	x.conn.last = x.now
-	total := x.total()
-	faultID, routeName, service, endpoint := "", "", "", ""
-	if x.fault != nil {
-		faultID = x.fault.Kind.String()
-	}
-	series := x.site.seriesUnmatched
-	if x.route != nil {
-		routeName, series = x.route.name, x.route.series
-	}
-	if x.share != nil {
-		service, series = x.share.target.Name, x.share.series
-	}
-	if x.endpoint != nil {
-		endpoint = x.endpoint.Address
-	}
-	upstreamTime := max(0, x.upstream)
-	series.Observe(x.status, total, upstreamTime, x.bytesIn, x.bytesOut, x.retries, faultID)
+	total, faultID := x.total(), x.faultID()
+	x.series().Observe(x.status, total, max(0, x.upstream), x.bytesIn, x.bytesOut, x.retries, faultID)
 	if x.conn.door.options.Access == nil {
 		return
 	}
-	protocol := "HTTP/1.1"
-	switch {
-	case x.refused: // what it was could not be understood
-		protocol = ""
-	case x.conn.stream != nil:
-		protocol = "HTTP/2.0"
-	case x.request.Minor == 0:
-		protocol = "HTTP/1.0"
+	var record observe.Record
+	x.account(&record)
+	x.conn.door.options.Access.Write(&record)
+}
+
+// faultID names what went wrong with the request; "" is nothing.
+func (x *exchange) faultID() string {
+	if x.fault == nil {
+		return ""
 	}
-	record := observe.Record{
+	return x.fault.Kind.String()
+}
+
+// series is where the request is counted.
+func (x *exchange) series() *observe.HTTPSeries {
+	switch {
+	case x.share != nil:
+		return x.share.series
+	case x.route != nil:
+		return x.route.series
+	}
+	return x.site.seriesUnmatched
+}
+
+// account makes the access record, as of the last tick. It has views of the request.
+func (x *exchange) account(r *observe.Record) {
+	*r = observe.Record{
 		Time: x.began.Time(), Door: observe.DoorHTTP, Listener: x.conn.Listener.Name, Consumer: x.consumer(), ClientAddress: x.client,
-		Service: service, Endpoint: endpoint, Fault: faultID, Generation: x.site.generation, Total: total, Upstream: upstreamTime,
-		BytesIn: x.bytesIn, BytesOut: x.bytesOut, Protocol: protocol, RequestID: x.requestID, Route: routeName,
+		Fault: x.faultID(), Generation: x.site.generation, Total: x.total(), Upstream: max(0, x.upstream),
+		BytesIn: x.bytesIn, BytesOut: x.bytesOut, Protocol: "HTTP/1.1", RequestID: x.requestID,
 		Method: x.request.Method, Host: x.request.Host, Path: x.request.Path, UserAgent: x.request.Get(h1.KnownUserAgent),
 		Status: x.status, Retries: x.retries,
 	}
-	if t := x.conn.tls; t != nil {
-		record.ClientCertificate = t.subject
+	switch {
+	case x.refused: // what it was could not be understood
+		r.Protocol = ""
+	case x.conn.stream != nil:
+		r.Protocol = "HTTP/2.0"
+	case x.request.Minor == 0:
+		r.Protocol = "HTTP/1.0"
 	}
-	x.conn.door.options.Access.Write(&record)
+	if x.route != nil {
+		r.Route = x.route.name
+	}
+	if x.share != nil {
+		r.Service = x.share.target.Name
+	}
+	if x.endpoint != nil {
+		r.Endpoint = x.endpoint.Address
+	}
+	if t := x.conn.tls; t != nil {
+		r.ClientCertificate = t.subject
+	}
 }
 
 // bug reports a broken invariant that a request ran into. The connection is closed.
@@ -349,5 +368,9 @@ func (d *Door) bug(r any, x *exchange) {
 		}
 		series.Observe(0, 0, 0, 0, 0, 0, fault.Internal.String())
 	}
-	d.options.Log.Error("BUG: panic while serving a request", "panic", fmt.Sprint(r), "request_id", id, "route", routeName, "stack", string(debug.Stack()))
+	d.reportBug(r, debug.Stack(), id, routeName)
+}
+
+func (d *Door) reportBug(r any, stack []byte, id, route string) {
+	d.options.Log.Error("BUG: panic while serving a request", "panic", fmt.Sprint(r), "request_id", id, "route", route, "stack", string(stack))
 }

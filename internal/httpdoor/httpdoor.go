@@ -2,9 +2,8 @@
 // record (serve.go). Its own HTTP/1.1 engine stands on package h1 for the syntax, poll for the sockets, listener for whoever accepts and
 // counts, route for the choice of a route and forward for the endpoints.
 //
-// A connection is one goroutine; it is joined by a second one only while a request body streams to an endpoint, or for the
-// other direction of a tunnel. Between requests a connection holds no buffer, and on the own poller no goroutine; nor has a request one there
-// while an endpoint thinks, if all of it was sent.
+// A connection is one goroutine; it is joined by a second one only while a request body streams to an endpoint. Between requests a connection holds no
+// buffer, and on the own poller no goroutine; nor has a request one there while an endpoint thinks, if all of it was sent, nor a tunnel while nothing moves.
 //
 // The package refuses to know where its configuration comes from, and to speak anything but HTTP.
 package httpdoor
@@ -24,6 +23,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/listener"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/traffic/tunnel"
 )
 
 // Options are what a Door needs. All fields must be set.
@@ -118,15 +118,15 @@ type conn struct {
 	served int
 	first  [1]byte // for TLS: what woke an idle connection
 
-	x         *exchange                          // under Loop: the request in hand
-	over      bool                               // under Loop: this was the last request
-	watched   *poll.Conn                         // what endpoint was at the watcher's last look; used under the lock of All
-	claimed   bool                               // an endpoint's connection was interrupted from outside
-	torn      bool                               // an answer is under way, or was broken off, that lasts until the end of the connection
-	last      poll.Instant                       // the clock at the end of the last request; 0 once it is old
-	endpoint  atomic.Pointer[poll.Conn]          // that is being asked, for Cut
-	relayed   atomic.Pointer[poll.Conn]          // whose answer is being passed on, for Cut
-	cancelled atomic.Pointer[context.CancelFunc] // of the tunnel, for Cut
+	x         *exchange                     // under Loop: the request in hand
+	over      bool                          // under Loop: this was the last request
+	watched   *poll.Conn                    // what endpoint was at the watcher's last look; used under the lock of All
+	claimed   bool                          // an endpoint's connection was interrupted from outside
+	torn      bool                          // an answer is under way, or was broken off, that lasts until the end of the connection
+	last      poll.Instant                  // the clock at the end of the last request; 0 once it is old
+	endpoint  atomic.Pointer[poll.Conn]     // that is being asked, for Cut
+	relayed   atomic.Pointer[poll.Conn]     // whose answer is being passed on, for Cut
+	tunnelled atomic.Pointer[tunnel.Tunnel] // for Cut
 
 	// HTTP/2: a connection is a bundle of streams, each of which is a conn of its own.
 	preface  bool                    // the client's first bytes say that it speaks HTTP/2
@@ -147,11 +147,15 @@ func (c *conn) Cut() {
 		return
 	}
 	c.interrupt(&c.relayed) // and the client sees that its answer is not whole
-	if cancel := c.cancelled.Load(); cancel != nil {
-		(*cancel)()
+	if t := c.tunnelled.Load(); t != nil {
+		t.Cut(errCut)
+		return
 	}
 	c.poll.Shutdown()
 }
+
+// errCut ends a tunnel.
+var errCut = errors.New("the gateway is stopping")
 
 // pin gives the site of the present generation. A listener that left the config keeps its last one until its
 // connections are drained.
@@ -170,7 +174,7 @@ type next uint8
 const (
 	nothing next = iota // it is to be closed
 	more                // something that needs further reads
-	later               // nobody knows: the poller has it, and calls Resume. It is not ours any more, not even to look at
+	later               // nobody knows: the poller has it, and calls Resume; or it is a tunnel. It is not ours any more, not even to look at
 )
 
 func moreIf(yes bool) next {
@@ -244,6 +248,10 @@ func (c *conn) pending() bool { return c.x != nil && c.x.pending }
 
 // finish lets go of the request in hand, which is over.
 func (c *conn) finish(keep bool) next {
+	if c.x.tunnelling {
+		c.tunnel()
+		return later
+	}
 	if !keep && !c.torn && c.x.lingers() {
 		c.x.linger()
 	}

@@ -2,7 +2,6 @@ package httpdoor
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -14,8 +13,6 @@ import (
 	"github.com/menshen-gateway/menshen/internal/httpdoor/route"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/traffic/balance"
-	"github.com/menshen-gateway/menshen/internal/traffic/tunnel"
-	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
 // serve reads a request and carries it to its access record. It says whether the connection may carry another.
@@ -55,6 +52,9 @@ func (x *exchange) answerAndRecord(s *site) (keep bool) {
 func (x *exchange) conclude(f *fault.Fault) (keep bool) {
 	if f != nil {
 		x.fail(f)
+	}
+	if x.tunnelling {
+		return false // its record comes at the end of the tunnel
 	}
 	if x.keep && !x.body.complete {
 		x.drain()
@@ -143,7 +143,7 @@ func (x *exchange) dispatch() *fault.Fault {
 // withdrew that way), and a body would be in the tunnel's way.
 func (x *exchange) upgrades() bool {
 	u := x.request.Upgrade
-	return len(u) > 0 && x.request.Minor > 0 && x.body.framing == bodyNone && !h1.ContainsToken(u, "h2c") && !h1.ContainsToken(u, "TLS/1.0")
+	return len(u) > 0 && x.conn.stream == nil && x.request.Minor > 0 && x.body.framing == bodyNone && !h1.ContainsToken(u, "h2c") && !h1.ContainsToken(u, "TLS/1.0")
 }
 
 // noHop adds nothing to a head.
@@ -372,60 +372,6 @@ func (x *exchange) answer(status int, fields, body []byte) {
 	if f != nil {
 		x.fault = f
 	}
-}
-
-// startTunnel relays bytes in both directions until both ends have closed, or nothing moves for the idle timeout.
-func (x *exchange) startTunnel(up *forward.Conn, lease upstream.Lease) {
-	c := x.conn
-	defer up.Close()
-	defer lease.Done(upstream.Outcome{})
-	x.keep = false
-	x.status = 101
-	head := forward.ResponseHead{Hop: &x.hop, Upgrade: true, Total: x.total(), Upstream: x.upstream}
-	if e := &x.policy.ToClient; x.policing && !e.Empty() {
-		head.Removal, head.Extra = forward.Removal{Removes: e.Removes, Firsts: e.Firsts()}, e.Lines()
-	}
-	x.out = forward.AppendResponse(x.out[:0], &x.response, &head)
-	x.out = append(x.out, up.Leftover()...)
-	if x.fault = x.flush(); x.fault != nil {
-		return
-	}
-	if x.w > x.r { // the client did not wait for the answer
-		if err := up.Write(x.in[x.r:x.w]); err != nil {
-			x.fault = fault.Wrap(fault.UpstreamBroken, "the service closed the tunnel", err)
-			return
-		}
-		x.bytesIn += int64(x.w - x.r)
-	}
-	x.slim()
-	up.Slim()
-	c.poll.ReadBefore(0)
-	up.Poll().ReadBefore(0)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	c.cancelled.Store(&cancel)
-	defer c.cancelled.Store(nil)
-	in, out, _ := tunnel.Copy(ctx, c.net, up.NetConn(), max(x.share.target.TimeoutIdle, x.site.timeoutIdle), nil)
-	x.bytesIn += in
-	x.bytesOut += out
-}
-
-// slim lets go of the buffers for the life of a tunnel. The head is kept for the access record.
-func (x *exchange) slim() {
-	head := bytes.Clone(x.in[x.headFrom:x.headTo])
-	limits := x.site.limits
-	x.request.Reset()
-	if _, err := x.request.Parse(head, limits); err != nil {
-		panic("BUG: a head that was accepted is refused: " + err.Error())
-	}
-	if len(x.requestID) > 0 {
-		x.requestID = bytes.Clone(x.requestID)
-		x.hop.RequestID = x.requestID
-	}
-	poll.Put(x.in)
-	poll.Put(x.out)
-	x.in, x.out, x.r, x.w = nil, nil, 0, 0
-	x.path = nil
 }
 
 // readHead reads the head of the next request. It says false when there is none, or when what came is refused; then the

@@ -1,6 +1,6 @@
 // Package tcpdoor relays the connections of tcp listeners to services, with the same balancing and health as the HTTP
-// door. One connection can be read top to bottom in relay. A connection is one goroutine, and a second one for its other
-// direction.
+// door. One connection can be read top to bottom in relay and over. A connection is one goroutine until both sides are connected; from then on it is a tunnel, which on the own
+// poller has a goroutine only while bytes move.
 //
 // It refuses to look at what it relays.
 package tcpdoor
@@ -8,9 +8,11 @@ package tcpdoor
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,6 +44,7 @@ type site struct {
 	rules      listener.Rules
 	handshake  time.Duration
 	idle       time.Duration
+	open       func(net.Conn) *poll.Conn
 }
 
 // Compile makes the Tables of a config whose services are compiled.
@@ -56,10 +59,14 @@ func Compile(c *config.Config, generation uint64, all map[string]*services.Servi
 		for _, p := range unusable {
 			problems = append(problems, c.Problem(strings.TrimSuffix("listeners."+name+".tls."+p.Field, "."), "%s", p.Message))
 		}
-		t.sites[name] = &site{
+		s := &site{
 			generation: generation, service: all[l.Service.Name], tls: serverTLS, rules: listener.RulesOf(name, l, m),
-			handshake: time.Duration(l.Timeouts.RequestHeader), idle: time.Duration(l.Timeouts.Idle),
+			handshake: time.Duration(l.Timeouts.RequestHeader), idle: time.Duration(l.Timeouts.Idle), open: poll.Adopt,
 		}
+		if l.IO == config.IONetpoll {
+			s.open = poll.New
+		}
+		t.sites[name] = s
 	}
 	return t, problems
 }
@@ -82,9 +89,15 @@ type conn struct {
 	door       *Door
 	site       *site
 	client     net.Conn
-	ctx        context.Context
+	ctx        context.Context // until it is a tunnel
 	cancel     context.CancelFunc
 	introduced atomic.Bool // nothing is read any more without ctx
+	tunnelled  atomic.Pointer[tunnel.Tunnel]
+
+	// Owned by who serves it: Begin's goroutine, or the tunnel when it is over.
+	began  poll.Instant
+	record observe.Record
+	lease  upstream.Lease // zero: none is held
 }
 
 // New makes a Door.
@@ -100,24 +113,38 @@ func (d *Door) open(nc net.Conn, name string) (*conn, *listener.Rules) {
 	if s == nil {
 		return nil, nil
 	}
-	c := &conn{door: d, site: s, client: nc}
+	c := &conn{door: d, site: s, client: s.open(nc)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, &s.rules
 }
 
-// Begin serves the connection.
+// Begin serves the connection until it is a tunnel, or has ended.
 func (c *conn) Begin() {
-	defer c.door.Leave(c)
-	defer c.Refuse()
+	left := false
 	defer func() {
 		if r := recover(); r != nil {
-			c.door.options.Log.Error("BUG: panic while relaying a connection", "panic", fmt.Sprint(r), "listener", c.Listener.Name)
+			c.door.bug(c, r, debug.Stack())
+		}
+		if !left {
+			c.end()
 		}
 	}()
 	if c.door.Introduce(c, c.client, &c.site.rules) {
 		c.introduced.Store(true)
-		c.door.relay(c.ctx, c, c.site)
+		left = c.relay()
 	}
+}
+
+// bug reports a broken invariant that a connection ran into.
+func (d *Door) bug(c *conn, r any, stack []byte) {
+	d.options.Log.Error("BUG: panic while relaying a connection", "panic", fmt.Sprint(r), "listener", c.Listener.Name, "stack", string(stack))
+}
+
+// end gives back what the connection has.
+func (c *conn) end() {
+	c.lease.Done(upstream.Outcome{Ignored: true}) // unless it was given back with something better
+	c.Refuse()
+	c.door.Leave(c)
 }
 
 // Refuse closes the connection.
@@ -132,51 +159,80 @@ func (c *conn) Retire() {}
 // Cut ends the connection.
 func (c *conn) Cut() {
 	c.cancel()
+	if t := c.tunnelled.Load(); t != nil {
+		t.Cut(context.Canceled)
+	}
 	if !c.introduced.Load() {
 		_ = c.client.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// relay is the whole life of one connection: sign the client in to TLS, find an endpoint, copy both ways, write the record.
-func (d *Door) relay(ctx context.Context, c *conn, s *site) {
-	began := poll.Now()
-	record := observe.Record{Time: began.Time(), Door: observe.DoorTCP, Listener: c.Listener.Name, ClientAddress: c.Peer, Service: s.service.Name, Generation: s.generation}
+// relay is the life of a connection up to its tunnel: sign the client in to TLS, find an endpoint. left says that the connection is a tunnel's, and that the caller may not even
+// look at it: the rest is over's.
+func (c *conn) relay() (left bool) {
+	s, d, record := c.site, c.door, &c.record
+	c.began = poll.Now()
+	*record = observe.Record{Time: c.began.Time(), Door: observe.DoorTCP, Listener: c.Listener.Name, ClientAddress: c.Peer, Service: s.service.Name, Generation: s.generation}
 	client := c.client
 	if s.tls != nil {
 		tc := tls.Server(client, s.tls)
-		handshake, done := timeout(ctx, s.handshake)
+		handshake, done := timeout(c.ctx, s.handshake)
 		err := tc.HandshakeContext(handshake)
 		done()
 		if err != nil {
 			c.Series.Refused("tls_handshake")
-			return
+			return false
 		}
 		client = tc
 		if chains := tc.ConnectionState().VerifiedChains; len(chains) > 0 {
 			record.ClientCertificate = chains[0][0].Subject.String()
 		}
 	}
-	up, lease, f := d.connect(ctx, c, s, &record)
+	up, lease, f := d.connect(c.ctx, c, s, record)
 	if f != nil {
 		record.Fault = f.Kind.String()
 		d.options.Log.Debug("cannot relay a connection", "listener", c.Listener.Name, "error", f.Error())
-	} else {
-		record.Upstream = poll.Now().Sub(began)
-		idle := s.idle
-		if s.service.TimeoutIdle == 0 || idle == 0 {
-			idle = max(idle, s.service.TimeoutIdle)
-		}
-		outcome := upstream.Outcome{Ignored: true}
-		defer func() { lease.Done(outcome) }() // also when a panic passes by: the lease must not outlive it
-		in, out, err := tunnel.Copy(ctx, client, up, idle, nil)
-		record.BytesIn, record.BytesOut = in, out
-		// What ends a relayed connection, and whose doing it was, cannot be told from outside.
-		outcome = upstream.Outcome{Latency: record.Upstream, Ignored: err != nil}
-		c.Series.Relayed(in, out)
+		c.write()
+		return false
 	}
-	record.Total = poll.Now().Sub(began)
-	if d.options.Access != nil {
-		d.options.Access.Write(&record)
+	c.lease = lease
+	record.Upstream = poll.Now().Sub(c.began)
+	idle := s.idle
+	if s.service.TimeoutIdle == 0 || idle == 0 {
+		idle = max(idle, s.service.TimeoutIdle)
+	}
+	t := tunnel.New(client, up, idle, c.over)
+	c.tunnelled.Store(t)
+	t.Start()
+	return true
+}
+
+// over is the end of the tunnel.
+func (c *conn) over(end tunnel.Result) {
+	defer c.end()
+	defer func() {
+		if r := recover(); r != nil {
+			c.door.bug(c, r, debug.Stack())
+		}
+	}()
+	var bug *tunnel.Bug
+	if errors.As(end.Err, &bug) {
+		c.door.bug(c, bug.Value, bug.Stack)
+		return
+	}
+	c.record.BytesIn, c.record.BytesOut = end.There, end.Back
+	c.Series.Relayed(end.There, end.Back)
+	c.write()
+	// What ends a relayed connection, and whose doing it was, cannot be told from outside.
+	c.lease.Done(upstream.Outcome{Latency: c.record.Upstream, Ignored: end.Err != nil})
+	c.lease = upstream.Lease{}
+}
+
+// write writes the access record.
+func (c *conn) write() {
+	c.record.Total = poll.Now().Sub(c.began)
+	if access := c.door.options.Access; access != nil {
+		access.Write(&c.record)
 	}
 }
 
@@ -225,14 +281,15 @@ func dialLeased(ctx context.Context, c *conn, s *site, lease upstream.Lease) (up
 			lease.Done(outcome)
 		}
 	}()
-	if up, err = dial(ctx, s.service, lease.Endpoint.Address, c.Addresses(c.client)); err != nil {
+	if up, err = dial(ctx, s, lease.Endpoint.Address, c.Addresses(c.client)); err != nil {
 		outcome = upstream.Outcome{Failed: ctx.Err() == nil, Ignored: ctx.Err() != nil}
 		return nil, err
 	}
 	return up, nil
 }
 
-func dial(ctx context.Context, s *services.Service, address string, client proxyproto.Header) (net.Conn, error) {
+func dial(ctx context.Context, at *site, address string, client proxyproto.Header) (net.Conn, error) {
+	s := at.service
 	ctx, cancel := timeout(ctx, s.TimeoutConnect)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -245,12 +302,13 @@ func dial(ctx context.Context, s *services.Service, address string, client proxy
 			return nil, fmt.Errorf("connect %s (%s): PROXY protocol: %w", s.Name, address, err)
 		}
 	}
+	up := at.open(nc)
 	if s.TLS == nil {
-		return nc, nil
+		return up, nil
 	}
-	tc := tls.Client(nc, tlsconfig.ForAddress(s.TLS, address))
+	tc := tls.Client(up, tlsconfig.ForAddress(s.TLS, address))
 	if err := tc.HandshakeContext(ctx); err != nil {
-		nc.Close()
+		up.Close()
 		return nil, fmt.Errorf("connect %s (%s): tls: %w", s.Name, address, err)
 	}
 	return tc, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -240,6 +241,47 @@ func TestRefusals(t *testing.T) {
 	c = idle.dial()
 	hears(t, c, "me")
 	ended(t, c)
+}
+
+// Connections in which nothing moves need no goroutine on the own poller, and go on as if nothing had been; on the runtime's, too. It is not parallel, or it would count the
+// goroutines of others.
+func TestIdleConnections(t *testing.T) {
+	const connections = 200
+	for _, io := range []string{config.IOAuto, config.IONetpoll} {
+		d := serve(t, fmt.Sprintf(one, ", io: "+io, repeat(t, "me")), nil)
+		before := runtime.NumGoroutine()
+		clients := make([]net.Conn, connections)
+		for i := range clients {
+			clients[i] = d.dial()
+			hears(t, clients[i], "me")
+		}
+		if io == config.IOAuto && runtime.GOOS == "linux" {
+			testenv.Eventually(t, 20*time.Second, func() error {
+				if now := runtime.NumGoroutine() - connections; now > before+20 { // each has one in its endpoint
+					return fmt.Errorf("%d idle connections have %d goroutines", connections, now-before)
+				}
+				return nil
+			})
+		}
+		for i, c := range clients {
+			message := fmt.Sprintf("still there, %d", i)
+			if _, err := c.Write([]byte(message)); err != nil {
+				t.Fatal(err)
+			}
+			hears(t, c, message)
+			c.Close()
+		}
+		testenv.Eventually(t, 20*time.Second, func() error {
+			if n := d.Count(); n > 0 {
+				return fmt.Errorf("%d connections are left", n)
+			}
+			return nil
+		})
+		d.stop()
+		if n := strings.Count(d.log.String(), "\n"); n != connections {
+			t.Errorf("%s: %d records of %d connections", io, n, connections)
+		}
+	}
 }
 
 // A drain waits for connections that end by themselves, and cuts the others when its time is over.

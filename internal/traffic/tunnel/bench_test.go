@@ -1,13 +1,14 @@
 package tunnel
 
 import (
-	"context"
 	"io"
 	"net"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/menshen-gateway/menshen/internal/poll"
 )
 
 func cpu() time.Duration {
@@ -20,7 +21,8 @@ func cpu() time.Duration {
 // the kernel? cpu-ns/op is for client, relay and server together.
 func BenchmarkRelay(b *testing.B) {
 	relayers := map[string]func(x, y net.Conn){
-		"own": func(x, y net.Conn) { _, _, _ = Copy(context.Background(), x, y, time.Minute, nil) },
+		"adopted": func(x, y net.Conn) { relay(poll.Adopt(x), poll.Adopt(y), time.Minute) },
+		"waiting": func(x, y net.Conn) { relay(poll.New(x), poll.New(y), time.Minute) },
 		"splice": func(x, y net.Conn) {
 			go func() { _, _ = io.Copy(x, y); _ = x.(*net.TCPConn).CloseWrite() }()
 			_, _ = io.Copy(y, x)
