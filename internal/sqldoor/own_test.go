@@ -1,6 +1,7 @@
 package sqldoor
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/menshen-gateway/menshen/internal/mysql"
@@ -85,4 +86,53 @@ func TestFoundRowsOfPreparedShow(t *testing.T) {
 	if only, _, ok := s.where(scan.ReadsFoundRows); ok {
 		t.Errorf("FOUND_ROWS() is asked of %p, and the last statement ran on %p", only, other)
 	}
+}
+
+// Neither does a COM_STMT_PREPARE make the count of whoever had its connection before the session's own.
+func TestRowCountAfterPrepare(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, "max_connections: 1"))
+	r, other := connect(t, g, 0, "shop"), g.session(t)
+	for _, c := range []struct {
+		first string
+		want  []byte // nil: it may be refused
+	}{{"INSERT INTO users (name) VALUES ('x'), ('y')", nil}, {"USE shop", []byte{1, '0'}}, {"SELECT bad", []byte{2, '-', '1'}}} {
+		r.ask(mysql.ComQuery, c.first)
+		g.rested()
+		wantAnswer(t, other, "UPDATE users SET name = CONCAT(name, 'z') WHERE id < 4", "")
+		g.rested()
+		if a, first := r.ask(mysql.ComStmtPrepare, "SELECT ?"); a.Code != 0 {
+			t.Fatalf("prepare: %q", first)
+		}
+		g.rested()
+		a, all, err := r.whole(mysql.ComQuery, "SELECT ROW_COUNT()")
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case a.Code == 1105 && c.want == nil:
+			r.ask(mysql.ComReset, "")
+		case a.Code != 0 || !bytes.Contains(all, append([]byte{byte(len(c.want)), 0, 0, 4}, c.want...)):
+			t.Errorf("after %s: error %d, %q", c.first, a.Code, all)
+		}
+	}
+}
+
+// whole asks, and gives all of the answer.
+func (r *raw) whole(c mysql.Command, argument string) (a mysql.Response, all []byte, err error) {
+	r.send(c, argument)
+	a.Start(c, r.caps, 1, false)
+	for !a.Done() {
+		if len(r.Buffered()) == 0 {
+			if err := r.Fill(); err != nil {
+				return a, nil, err
+			}
+		}
+		n, err := a.Feed(r.Buffered())
+		if err != nil {
+			return a, nil, err
+		}
+		all = append(all, r.Buffered()[:n]...)
+		r.Skip(n)
+	}
+	return a, all, nil
 }

@@ -556,7 +556,12 @@ func (s *session) remember() (goOn bool) {
 			return false // what a SET has set is lost, and its client was told that it is there
 		}
 	default:
-		s.traces.last, s.traces.pool, s.traces.counted = here(l.Conn), l.pool, false
+		switch {
+		case r.Code == 0 && (st.command == mysql.ComStmtPrepare || st.command == mysql.ComStatistics || st.command == mysql.ComStmtLongData):
+			// They leave ROW_COUNT() as it was, wherever that is.
+		default:
+			s.traces.last, s.traces.pool, s.traces.counted = here(l.Conn), l.pool, false
+		}
 		if r.Code != 0 || r.Warnings > 0 {
 			s.traces.warned, s.traces.warnedOn, l.Warned = true, l.Conn, s.id
 		}
