@@ -719,6 +719,13 @@ func (c *Conn) endRemoteLocked(s *Stream) {
 	}
 }
 
+// Sending says that something queued has not left yet: answers of streams that are finished, maybe.
+func (c *Conn) Sending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flushing || len(c.pending) > 0 && !c.shut
+}
+
 // Streams calls f for each stream that is at work.
 func (c *Conn) Streams(f func(*Stream)) (n int) {
 	c.mu.Lock()

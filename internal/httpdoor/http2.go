@@ -165,9 +165,12 @@ func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 	}
 }
 
+// cutsSending is how many calls of Cut, which come every 10 ms, wait for the last answers to leave: those that say that the gateway stops.
+const cutsSending = 100
+
 // cutBundle ends an HTTP/2 connection whatever its streams are doing.
 func (c *conn) cutBundle(b *h2.Conn) {
-	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).Cut() }) == 0 {
+	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).Cut() }) == 0 && (!b.Sending() || c.cuts.Add(1) > cutsSending) {
 		c.poll.Shutdown()
 	}
 }
