@@ -10,12 +10,12 @@ import (
 // forwards it would let /admin%2Fusers and /admin;x/users pass by what protects /admin/*. rule is the route that was found; other is -1 when all readings
 // agree, or when nobody would have answered the other one.
 func (s *site) readElsewhere(r route.Request, rule int, all route.Reading) (other int, read []byte) {
-	for _, way := range []route.Reading{route.DropParameters, route.Decode, route.DropParameters | route.Decode} {
+	for _, way := range route.Ways {
 		if way&all != way {
 			continue
 		}
 		path, err := way.Of(r.Path)
-		if err != nil { // not the case today: Normalize refuses hidden dots
+		if err != nil { // a dot segment comes to light, as in /a/..%3Bx/b: nobody means that
 			return rule, nil
 		}
 		alternative := r

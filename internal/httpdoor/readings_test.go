@@ -19,6 +19,9 @@ routes:
   delete: {match: "/v1/users:delete", service: a, policies: [key]}
   purge: {match: "/v1/users:purge", service: a, policies: [key]}
   both: {match: "/v1/users:both/{x}", service: a, policies: [key]}
+  tenant: {match: "/t/{tenant}/users:delete", service: a, policies: [key]}
+  inner: {match: "/x/{y}/admin", service: a, policies: [key]}
+  area: {match: /area/users/*, service: a, policies: [key]}
   project: {match: "/projects/{id}", service: a}
   rest: {match: /*, service: a}
 `, "A", endpoint(t, echo))
@@ -45,6 +48,21 @@ routes:
 	f("/v1/users%3Adelete", 400)
 	f("/v1/users%3adelete;v=1", 400)
 
+	// %2F is a slash and a backslash a character.
+	f("/x/a%5Cb%2Fadmin", 400)
+	f("/t/a%5Cb/users%3Adelete", 400)
+	// %2F is a character in a segment.
+	f("/t/a%2Fb/users%3Adelete", 400)
+	f("/t/a%2Fb%3Bc%2Fd/users:delete", 400)
+	// Parameters are dropped up to the next raw slash, then the rest is decoded.
+	f("/v1;%2Fx/users%3Adelete", 400)
+	f("/t/a;%2Fx/users%3Adelete", 400)
+	f("/admin;%2Fx/users%2Fy", 400)
+	f("/area;%2Fx/users%2Fy", 400)
+	f("/area;%5Cx/users%5Cy", 400)
+	// A dot segment comes to light.
+	f("/a/..%3Bx/b", 400)
+
 	// Where it makes no difference, all spellings pass.
 	f("/admin/a%2Fb;c", 401)
 	f("/a%2Fb;c=1/d%5Ce", 200)
@@ -52,6 +70,8 @@ routes:
 	f("/projects/group%2Fname", 200) // route rest would do the same
 	f("/projects/7;v=2", 200)
 	f("/nothing%2Fof;this", 200)
+	f("/t/a%5Cb/users%3Aadd;%2Fx%2Fadmin", 200)
+	f("/area/users/a%5Cb%2Fc%3Ad;%2Fe", 401)
 }
 
 // What routes of a named list do is alike; what routes say in place is not, not even on one line.
