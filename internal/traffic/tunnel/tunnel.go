@@ -69,24 +69,24 @@ type Tunnel struct {
 // The end of one direction is passed on as a half-close (CloseWrite, for TLS close_notify) while the other goes on; a
 // connection that cannot be half-closed is closed. An error in one direction ends both. Byte progress in either direction,
 // also part of a blocked write where the system is Linux, restarts the idle time; 0 means no bound. When it passes, or with Cut,
-// both connections are closed.
+// both connections are closed. Their deadlines are cleared: the idle time takes their place.
 func New(a, b net.Conn, idle time.Duration, over func(Result)) *Tunnel {
 	t := &Tunnel{idle: idle, over: over, parts: 2}
 	from, to := endOf(a), endOf(b)
-	t.there = direction{Tunnel: t, src: from, dst: to, from: "a", to: "b"}
-	t.back = direction{Tunnel: t, src: to, dst: from, from: "b", to: "a"}
-	return t
-}
-
-// Start begins to relay, and waits for nothing. It clears the deadlines of both connections: the idle time takes their place.
-func (t *Tunnel) Start() {
-	for _, e := range []*end{&t.there.src, &t.back.src} {
+	for _, e := range []*end{&from, &to} { // here, where nobody can have cut it yet, which sets one
 		_ = e.SetDeadline(time.Time{}) // fails on a closed connection only, as the first read will
 		if e.poll != nil {
 			e.poll.ReadBefore(0)
 			e.poll.WritePatience(0)
 		}
 	}
+	t.there = direction{Tunnel: t, src: from, dst: to, from: "a", to: "b"}
+	t.back = direction{Tunnel: t, src: to, dst: from, from: "b", to: "a"}
+	return t
+}
+
+// Start begins to relay, and waits for nothing.
+func (t *Tunnel) Start() {
 	t.progress(poll.Now())
 	t.mu.Lock()
 	if t.idle > 0 && !t.ended {
@@ -143,9 +143,12 @@ func (t *Tunnel) end(err error) (first bool) {
 	return true
 }
 
+// close closes both at the same time: a peer that takes no goodbye must not hold up the other.
 func (t *Tunnel) close() {
-	_ = t.there.src.Close() // nothing is left to write: an error here has no consequence
-	_ = t.back.src.Close()
+	var back sync.WaitGroup
+	back.Go(t.back.src.close)
+	t.there.src.close()
+	back.Wait()
 	t.leave()
 }
 
@@ -180,6 +183,17 @@ func endOf(c net.Conn) end {
 		return end{Conn: c, poll: p, tls: true}
 	}
 	return end{Conn: c}
+}
+
+// goodbye is how long a peer may take to read what is being written when its connection is closed.
+const goodbye = time.Second
+
+// close closes the connection. Under TLS that is a write behind others, which have no bound of their own: also reads write, when the peer asks for new keys.
+func (e *end) close() {
+	if e.tls && e.poll != nil {
+		_ = e.poll.SetWriteDeadline(time.Now().Add(goodbye)) // wakes who waits; Close sets another one for itself
+	}
+	_ = e.Close() // nothing is left to write: an error here has no consequence
 }
 
 // seeping gives the last progress of a blocked write, if it is later than another moment, which it gives otherwise.
