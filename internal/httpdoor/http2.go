@@ -165,12 +165,13 @@ func (c *conn) hold(at *atomic.Pointer[poll.Conn], up *poll.Conn) {
 	}
 }
 
-// cutsSending is how many calls of Cut, which come every 10 ms, wait for the last answers to leave: those that say that the gateway stops.
-const cutsSending = 100
+// cutsMax is how many calls of Cut, which come every 10 ms, wait for streams to end and for their answers to leave: those that say that the gateway stops. A client that reads too slowly for that
+// must not hold up the end of the door.
+const cutsMax = 100
 
 // cutBundle ends an HTTP/2 connection whatever its streams are doing.
 func (c *conn) cutBundle(b *h2.Conn) {
-	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).Cut() }) == 0 && (!b.Sending() || c.cuts.Add(1) > cutsSending) {
+	if b.Streams(func(st *h2.Stream) { st.Owner.(*conn).Cut() }) == 0 && !b.Sending() || c.cuts.Add(1) > cutsMax {
 		c.poll.Shutdown()
 	}
 }

@@ -132,7 +132,7 @@ type conn struct {
 	preface  bool                    // the client's first bytes say that it speaks HTTP/2
 	bundle   atomic.Pointer[h2.Conn] // of the connection
 	accepted []poll.Server           // of the connection: streams that are to begin
-	cuts     atomic.Int32            // of the connection: calls of Cut that found it sending
+	cuts     atomic.Int32            // of the connection: calls of Cut
 	stream   *h2.Stream              // of a stream
 	left     atomic.Bool             // the client has given the stream, or the connection, up
 	holding  sync.Mutex              // held by who interrupts what endpoint or relayed shows: it is held no longer than that
@@ -151,6 +151,9 @@ func (c *conn) Cut() {
 	if t := c.tunnelled.Load(); t != nil {
 		t.Cut(errCut)
 		return
+	}
+	if c.stream != nil {
+		c.Leave() // its connection does not know it from now on, so nobody else tells it, and it may be about to ask an endpoint
 	}
 	c.poll.Shutdown()
 }
