@@ -22,9 +22,9 @@ type lexeme struct {
 //
 // It is there for reloads: the library's lexer allocates 26 MB for 10,000 routes, and computes for 45 ms without a pause.
 type simple struct {
-	text   string
-	failed bool // something is not simple
-	begun  bool // there was a lexeme
+	text   string // from clean: lines end with \n, and nothing else ends one
+	failed bool   // something is not simple
+	begun  bool   // there was a lexeme
 
 	at         int // the next byte
 	start, end int // of the line

@@ -80,16 +80,48 @@ func TestSimpleLexemes(t *testing.T) {
 		"services:\n  a: {endpoints: [10.0.0.1:9001, 10.0.0.2:9001]}\n", "a: [b, [c, {d: e}], \"f\", 'g']", "a: {b: {}, c: []}", "a: { b: c , d: e }",
 		"a:\n- b\n- c: d\n  e: f\n-\n  g: h\n- {i: j}\n- - k\n  - l\n", "a:\n  - b: c\n", "- a\n- 1\n- null\n", "a: 10\nb: 1.5\nc: 0x10\nd: 007\ne: .inf\nf: ~\ng: null\nh: true\ni: yes\nj: 1_000\n",
 		"a: b:c:d\nb: http://a.example:80/x\n", "a: {b: c:d, e: http://a.example:80/x}", "\"a\": b\n'c': d\n", "a: {\"b\": c}", "a: ~^/x$\nb: $${x}\nc: ${env:X}\n", "a: 10s\nb: 1MiB\nc: 99.9%\n",
-		"a: b|c\n", "a: \"b\"  \n",
+		"a: b|c\n", "a: \"b\"  \n", "a: b\r\nc: d\r\n",
 	} {
+		f(text, true)
+	}
+	for _, text := range lineBreakTexts {
 		f(text, true)
 	}
 	for _, text := range []string{
 		"a: b\n  c\n", "a: b\n  c: d\n", "a\n", "a: |\n  b\n", "a: [\n b]\n", "a: &b c", "a: *b", "a: !b c", "<<: a", "? a", "---\na: b", "a: b\n...", "%YAML 1.2", "a: \"\\n\"", "a: 'b''c'", "a: 'b\n  c'",
-		"a:\tb", "a: b\r\nc: d\r\n", "ä: b", "a: b: c", "a: b:", "a: {b: c: d}", "a: {b: c", "a: [b}", "a: -1", "a: {b:c}x", "a: \"b\" c", "a: \"b\": c", "a : b", "a: {b : c}", "a: {b:}", "a: [::1]", "{a: b}", "[a]", "\"a\"", "a: {b: [c}", "a: @b", "a: `b`", "a: ]", "a: b \n",
+		"a:\tb", "ä: b", "a: b: c", "a: b:", "a: {b: c: d}", "a: {b: c", "a: [b}", "a: -1", "a: {b:c}x", "a: \"b\" c", "a: \"b\": c", "a : b", "a: {b : c}", "a: {b:}", "a: [::1]", "{a: b}", "[a]", "\"a\"", "a: {b: [c}", "a: @b", "a: `b`", "a: ]", "a: b \n",
 		"a: b\n c: d\ne: &f g", strings.Repeat("- ", 3) + "...x", "a: " + strings.Repeat("[", depthMax+1) + strings.Repeat("]", depthMax+1),
 	} {
 		f(text, false)
+	}
+}
+
+// lineBreakTexts hold a key d behind a comment that ends with a line break other than \n.
+var lineBreakTexts = []string{
+	"a: b # c\rd: e\n", "# c\rd: e\n", "a: {b: c} # x\rd: e\n", "# c\r\nd: e", "a: b # c\r\r\nd: e\r", "a: # b\r\n  c: 1 # \r\n\r\nd: e\r\n", "# c\n\rd: e",
+}
+
+// TestLineBreaks: each of YAML's line breaks ends a comment, and counts as one line.
+func TestLineBreaks(t *testing.T) {
+	t.Parallel()
+	for _, text := range append(slices.Clone(lineBreakTexts), "a: 'b\r\n  c' # x\r\nd: e", "a: [b, # x\rc]\rd: e", "a: |\r\n  b\r  c\r\n# x\r\nd: e") {
+		before, _, _ := strings.Cut(text, "d: e")
+		want := 1 + strings.Count(before, "\n") + strings.Count(before, "\r") - strings.Count(before, "\r\n")
+		root, problems := parseYAML(&document{name: "f"}, []byte(text))
+		if len(problems) > 0 {
+			t.Errorf("%q: %v", text, problems)
+			continue
+		}
+		if d := root.get("d"); d == nil || d.text != "e" || d.keyLine != want || d.keyColumn != 1 {
+			t.Errorf("%q: d is %+v, want it on line %d", text, d, want)
+		}
+	}
+	// The library and clean, which name the place of a problem, count the same lines.
+	for text, want := range map[string]int{"# c\r\nd: &x e": 2, "# c\rd: &x e": 2, "a: b # c\r\r\nd: &x e": 3, "# c\r\nd: \x01": 2, "# c\rd: \x01": 2, "# c\r\nd: \xff": 2} {
+		_, problems := parseYAML(&document{name: "f"}, []byte(text))
+		if len(problems) != 1 || problems[0].Line != want {
+			t.Errorf("%q: %v, want one problem on line %d", text, problems, want)
+		}
 	}
 }
 
@@ -139,6 +171,9 @@ func FuzzSimpleLexemes(f *testing.F) {
 		for line := range strings.Lines(text) {
 			f.Add(line)
 		}
+	}
+	for _, text := range lineBreakTexts {
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		compareLexemes(t, text)

@@ -68,9 +68,9 @@ func libraryLexemes(doc *document, text string) ([]lexeme, Problems) {
 	return lexemes, nil
 }
 
-// clean strips a byte order mark and refuses text that is not text.
+// clean strips a byte order mark, makes \n of every line break, and refuses text that is not text.
 func clean(data []byte) (text string, line, column int, bad string) {
-	text = strings.TrimPrefix(string(data), "\ufeff")
+	text = lineFeeds(strings.TrimPrefix(string(data), "\ufeff"))
 	line, column = 1, 1
 	for i, r := range text {
 		switch {
@@ -81,12 +81,32 @@ func clean(data []byte) (text string, line, column int, bad string) {
 			if _, size := utf8.DecodeRuneInString(text[i:]); size <= 1 {
 				return "", line, column, "is not UTF-8 text"
 			}
-		case r < ' ' && r != '\t' && r != '\r', r == 0x7f:
+		case r < ' ' && r != '\t', r == 0x7f:
 			return "", line, column, fmt.Sprintf("holds the control character %U (write it as an escape in double quotes)", r)
 		}
 		column++
 	}
 	return text, 0, 0, ""
+}
+
+// lineFeeds makes \n of \r\n and \r, which are line breaks too (YAML 1.2.2, 5.4). The library knows them, but counts the \r\n behind a
+// comment twice.
+func lineFeeds(text string) string {
+	if strings.IndexByte(text, '\r') < 0 {
+		return text
+	}
+	var b strings.Builder
+	b.Grow(len(text))
+	for {
+		line, rest, found := strings.Cut(text, "\r")
+		b.WriteString(line)
+		if !found {
+			return b.String()
+		}
+		b.WriteByte('\n')
+		text = strings.TrimPrefix(rest, "\n")
+		pause.Moment()
+	}
 }
 
 var refusedTokens = map[token.Type]string{
