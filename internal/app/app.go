@@ -82,7 +82,7 @@ type App struct {
 	accepting sync.WaitGroup
 	draining  sync.WaitGroup
 	posted    []byte  // the text that is in service, when it came through the admin API
-	read      digests // the files as they were when Reload last began to read them
+	read      digests // the files as they were when Reload last began to read them; nil once the watcher had others read for a.posted
 
 	applied chan struct{} // tells the watcher that another config is in service; holds one
 

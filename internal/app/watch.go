@@ -207,9 +207,15 @@ func (a *App) ownFiles() []string {
 func (a *App) filesChanged(ctx context.Context, own bool) {
 	a.mu.Lock()
 	posted := a.posted
+	if own {
+		posted = nil
+	}
+	if posted != nil {
+		a.read = nil // Reload is not the last to read the files
+	}
 	a.mu.Unlock()
 	// Failures are logged, counted and shown by the admin API.
-	if own || posted == nil {
+	if posted == nil {
 		_, _ = a.Reload(ctx)
 	} else {
 		_, _ = a.Apply(ctx, posted, false)
