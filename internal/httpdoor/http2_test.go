@@ -380,6 +380,42 @@ func TestHTTP2DrainInVain(t *testing.T) {
 	}
 }
 
+// Nor does a client hold it up that reads no more of its answer.
+func TestHTTP2DrainOfASlowReader(t *testing.T) {
+	t.Parallel()
+	g := open(t, simple2, "A", webServer(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, endless{}) }))
+	c, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, http2.ClientPreface)
+	framer := http2.NewFramer(c, nil)
+	_ = framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+	_ = framer.WriteWindowUpdate(0, 1<<30)
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", "/"}} {
+		_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range 30 { // in which time the buffers on the way become full
+		if _, err := io.ReadFull(c, make([]byte, 100<<10)); err != nil {
+			t.Fatal(err)
+		}
+		<-tick.C
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	began := time.Now()
+	_ = g.door.Drain(ctx, "web")
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
 func TestHTTP2Off(t *testing.T) {
 	t.Parallel()
 	g := open(t, strings.Replace(simple, `"127.0.0.1:0"`, `"127.0.0.1:0", limits: {http2: {streams: 0}}`, 1), "A", endpoint(t, echo))
