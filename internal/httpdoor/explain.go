@@ -130,7 +130,12 @@ func (t *Tables) Explain(q Question, c *config.Config) (*Explanation, error) {
 		s.routes.Match(&match, &x.captures)
 	}
 	if all := route.Readings(x.path); all != 0 && verdict.Rule >= 0 && len(s.bound[verdict.Rule].shares) > 0 {
-		if other, read := s.readElsewhere(match, verdict.Rule, all); other >= 0 {
+		switch other, read := s.readElsewhere(match, verdict.Rule, all); {
+		case other < 0:
+		case read == nil:
+			e.Problem = "the request would be refused with 400: a server that decodes its path or drops parameters finds a dot segment there"
+			return e, nil
+		default:
 			e.Problem = fmt.Sprintf("the request would be refused with 400: a server that reads its path as %s would be where route %s leads, not route %s", read, s.bound[other].name, s.bound[verdict.Rule].name)
 			return e, nil
 		}

@@ -8,14 +8,14 @@ import (
 
 // readElsewhere looks for another way to read the path by which the request would have taken another route, with other policies or to another place: who
 // forwards it would let /admin%2Fusers and /admin;x/users pass by what protects /admin/*. rule is the route that was found; other is -1 when all readings
-// agree, or when nobody would have answered the other one.
+// agree, or when nobody would have answered the other one. read is nil when a dot segment comes to light.
 func (s *site) readElsewhere(r route.Request, rule int, all route.Reading) (other int, read []byte) {
 	for _, way := range route.Ways {
 		if way&all != way {
 			continue
 		}
 		path, err := way.Of(r.Path)
-		if err != nil { // a dot segment comes to light, as in /a/..%3Bx/b: nobody means that
+		if err != nil { // as in /a/..%3Bx/b: nobody means that
 			return rule, nil
 		}
 		alternative := r
