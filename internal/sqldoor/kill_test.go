@@ -131,6 +131,29 @@ func TestKillHitsNobodyElse(t *testing.T) {
 	wg.Wait()
 }
 
+// A KILL QUERY that is on its way when its statement ends hits no later one of a session that keeps its connection: that one waits.
+func TestKillHitsNoLaterStatement(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, ""))
+	c := g.session(t)
+	id := number(c)
+	wantAnswer(t, c, "SET @x = 1", "")
+	s := g.numbered(id)
+	s.using.Lock() // as interrupt does it
+	s.halt()
+	answer := make(chan string, 1)
+	go func() { answer <- ask(c, "SELECT @x") }()
+	select {
+	case got := <-answer:
+		t.Errorf("%q before the killer was done", got)
+		answer <- got
+	case <-time.After(50 * time.Millisecond):
+	}
+	s.using.Unlock()
+	if got := <-answer; got != "1|\n" {
+		t.Error(got)
+	}
+}
+
 // number is what the session is killed by.
 func number(c *sql.Conn) string { return strings.Trim(ask(c, "SELECT CONNECTION_ID()"), "|\n") }
 

@@ -200,8 +200,10 @@ func (s *session) halt() {
 	s.endWaits()
 }
 
-// unhalt gets the session ready for the next statement.
+// unhalt gets the session ready for the next statement. It waits for whoever killed the one before: the session may be pinned to its connection, where the next one must not be hit.
 func (s *session) unhalt() {
+	s.using.Lock()
+	defer s.using.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.halted.Store(false)
