@@ -9,6 +9,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/observe"
 	"github.com/menshen-gateway/menshen/internal/poll"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
 	"github.com/menshen-gateway/menshen/internal/traffic/upstream"
 )
 
@@ -32,7 +33,16 @@ func (s *session) use(name string) (goOn bool) {
 	}
 	before := s.database
 	s.database, s.st.database = name, d
+	var conn *backend.Conn
+	schema := ""
+	if l := s.link; l != nil && l.spent { // its schema may have been dropped, and made again: only choosing it tells
+		conn, schema = l.Conn, l.Schema
+		l.Schema = ""
+	}
 	if err := s.ensure(); err != nil {
+		if s.link != nil && s.link.Conn == conn && conn.Schema == "" {
+			conn.Schema = schema
+		}
 		s.logFault("connect an SQL session", err)
 		goOn = s.refuseFor(err)
 		s.database = before
@@ -137,14 +147,16 @@ func (s *session) changeUser() (goOn bool) {
 	return s.sendChosen(st.message.Sequence)
 }
 
-// collationOf gives a collation for the sign-in at an instance, which has one byte for it. Those with larger numbers are of Unicode (0900 of MySQL, UCA 14.0.0 of
-// MariaDB): instead of one of them the connection gets the usual one of its character set.
+// collationOf gives a collation for the sign-in at an instance, which has one byte for it. Those with larger numbers are NOPAD twins of MariaDB's, or of Unicode
+// (0900 of MySQL, UCA 14.0.0 of MariaDB): instead of one of them the connection gets its twin, or the usual one of its character set.
 func collationOf(c uint16) uint8 {
 	const utf8mb3, utf8mb4 = 33, 45
 	switch {
 	case c < 256:
 		return uint8(c)
-	case c >= 2048 && c < 2048+256:
+	case c > 1024 && c < 1024+256:
+		return uint8(c - 1024)
+	case c >= 576 && c < 608, c >= 2048 && c < 2048+256:
 		return utf8mb3
 	}
 	return utf8mb4

@@ -203,7 +203,7 @@ func TestCommands(t *testing.T) {
 			if payload, _, err := r.ReadMessage(1, 1000); err != nil || !mysql.IsOK(payload) {
 				t.Errorf("change of user without a new nonce: %q, %v", payload, err)
 			}
-			for collation, charset := range map[uint16]string{8: "latin1", 309: "utf8mb4", 2049: "utf8mb3", 2304: "utf8mb4"} {
+			for collation, charset := range map[uint16]string{8: "latin1", 309: "utf8mb4", 576: "utf8mb3", 608: "utf8mb4", 1032: "latin1", 1057: "utf8mb3", 1248: "utf8mb4", 2049: "utf8mb3", 2304: "utf8mb4"} {
 				r.collation = collation
 				r.changeUser("other", "orange", "shop", 0)
 				if a = want(mysql.ComQuery, "SELECT 1 FROM DUAL WHERE @@character_set_client = '"+charset+"'", 0); a.Rows != 1 {
