@@ -88,6 +88,31 @@ func TestFoundRowsOfPreparedShow(t *testing.T) {
 	}
 }
 
+// VALUES is a SELECT that leaves FOUND_ROWS() as it was.
+func TestFoundRowsOfValues(t *testing.T) {
+	one, other := new(backend.Conn), new(backend.Conn)
+	s := session{mode: scan.Mode{MariaDB: true, Version: 101119}}
+	answer := mysql.Response{Settled: true}
+	ran := func(c *backend.Conn, text string) {
+		j := s.judge([]byte(text), true)
+		s.traces.ran(c, 1, &j, &answer)
+	}
+	want := func(c *backend.Conn) {
+		t.Helper()
+		if only, _, ok := s.traces.where(scan.ReadsFoundRows); only != c || ok != (c != nil) {
+			t.Errorf("FOUND_ROWS() is asked of %p, not of %p", only, c)
+		}
+	}
+	ran(other, "VALUES (1), (2)")
+	want(nil)
+	ran(one, "SELECT 1")
+	want(one)
+	ran(one, "VALUES (1), (2)")
+	want(one)
+	ran(other, "VALUES (1), (2)")
+	want(nil)
+}
+
 // Neither does a COM_STMT_PREPARE make the count of whoever had its connection before the session's own.
 func TestRowCountAfterPrepare(t *testing.T) {
 	g := open(t, pooled(mariadb(t).Addr, "max_connections: 1"))
@@ -135,4 +160,18 @@ func (r *raw) whole(c mysql.Command, argument string) (a mysql.Response, all []b
 		r.Skip(n)
 	}
 	return a, all, nil
+}
+
+// USE of a database that was dropped and made again chooses it again, also on a connection that the session keeps.
+func TestUseAfterDrop(t *testing.T) {
+	g := open(t, pooled(mariadb(t).Addr, ""))
+	c := g.session(t)
+	wantAnswer(t, c, "SET @x = 1", "")
+	wantAnswer(t, c, "DROP DATABASE shop", "")
+	wantAnswer(t, c, "USE shop", "error 1049")
+	wantAnswer(t, c, "CREATE DATABASE shop", "")
+	wantAnswer(t, c, "CREATE TABLE again (i INT)", "error 1046")
+	wantAnswer(t, c, "USE shop", "")
+	wantAnswer(t, c, "CREATE TABLE again (i INT)", "")
+	wantAnswer(t, c, "SELECT DATABASE(), @x", "shop|1|\n")
 }

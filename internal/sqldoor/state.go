@@ -129,16 +129,8 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 			j.set.insert = j.set.insert || set.insert
 		}
 		asked |= one.Effects & asking &^ known
-		switch one.Kind {
-		case scan.Empty:
-		case scan.Select:
-			known |= scan.ReadsRowCount | scan.ReadsFoundRows
-		case scan.Insert, scan.Update, scan.Delete, scan.Replace:
-			if known |= scan.ReadsRowCount; !one.Effects.Has(anything) {
-				known |= scan.ReadsDiagnostics // they use tables, so the list is emptied
-			}
-		default:
-			known |= scan.ReadsRowCount
+		if !one.Effects.Has(anything) {
+			known |= makesKnown(&one)
 		}
 		at += next
 	}
@@ -147,6 +139,24 @@ func (s *session) judgeMany(text []byte, j *judgement) {
 		j.Effects |= scan.UnknownEffect
 	}
 	j.Kind = scan.Unknown
+}
+
+// makesKnown gives what can be asked after a statement in a text, whatever was before it. GET DIAGNOSTICS leaves ROW_COUNT() as it was, and so does what may stand for it:
+// EXECUTE, SET STATEMENT, CALL.
+func makesKnown(one *scan.Facts) scan.Effect {
+	switch one.Kind {
+	case scan.Select:
+		if one.Values {
+			return scan.ReadsRowCount
+		}
+		return scan.ReadsRowCount | scan.ReadsFoundRows
+	case scan.Insert, scan.Update, scan.Delete, scan.Replace:
+		return scan.ReadsRowCount | scan.ReadsDiagnostics // they use tables, so the list is emptied
+	case scan.Set, scan.Do, scan.Begin, scan.Commit, scan.Rollback, scan.Savepoint, scan.ReleaseSavepoint, scan.RollbackTo, scan.LockTables, scan.UnlockTables,
+		scan.Show, scan.ShowDiagnostics, scan.Explain, scan.Describe:
+		return scan.ReadsRowCount
+	}
+	return 0
 }
 
 // onlyName reads the name of a USE, and makes sure that nothing stands behind it.
@@ -366,7 +376,7 @@ func (t *traces) ran(c *backend.Conn, session uint32, j *judgement, r *mysql.Res
 	t.last, t.counted, t.count = here(c), r.Code != 0, -1
 	mayWarn := j.Statements > 1 || j.Effects.Has(anything)
 	switch {
-	case j.Kind == scan.Select && j.Statements == 1 && r.Code == 0 && r.Settled:
+	case j.Kind == scan.Select && !j.Values && j.Statements == 1 && r.Code == 0 && r.Settled:
 		t.found = t.last
 	case t.found != t.last:
 		t.found = spot{} // it may have changed FOUND_ROWS(), and that of before is elsewhere

@@ -94,6 +94,20 @@ func TestJudge(t *testing.T) {
 	f("SELECT FOUND_ROWS(); SELECT 1", "ROW_COUNT or FOUND_ROWS")
 	f("/* c */; SELECT ROW_COUNT()", "ROW_COUNT or FOUND_ROWS")
 	f("DO 1; SELECT FOUND_ROWS()", "ROW_COUNT or FOUND_ROWS")
+	for _, counts := range []string{"SET SESSION sql_mode = ''", "DO 1", "BEGIN", "COMMIT", "ROLLBACK", "SHOW TABLES", "SHOW WARNINGS", "EXPLAIN SELECT 1", "VALUES (1), (2)", "DELETE FROM t"} {
+		if j := s.judge([]byte(counts+"; SELECT ROW_COUNT()"), true); j.Effects.Has(scan.ReadsRowCount) {
+			t.Errorf("ROW_COUNT() after %s is taken for that of a statement before", counts)
+		}
+	}
+	for _, leaves := range []string{"GET DIAGNOSTICS @n = NUMBER", "CALL p()", "EXECUTE p", "EXECUTE IMMEDIATE 'GET DIAGNOSTICS @n = NUMBER'", "SET STATEMENT max_statement_time = 5 FOR GET DIAGNOSTICS @n = NUMBER",
+		"BEGIN NOT ATOMIC END", "GIBBERISH"} {
+		if j := s.judge([]byte(leaves+"; SELECT ROW_COUNT()"), true); !j.Effects.Has(scan.ReadsRowCount | scan.UnknownEffect) {
+			t.Errorf("ROW_COUNT() after %s is taken for its own", leaves)
+		}
+	}
+	f("VALUES (1), (2); SELECT FOUND_ROWS()", "ROW_COUNT or FOUND_ROWS")
+	f("/* c */ (values (1), (2)); SELECT FOUND_ROWS()", "ROW_COUNT or FOUND_ROWS")
+	f("WITH x AS (SELECT 1) VALUES (1); SELECT FOUND_ROWS()", "ROW_COUNT or FOUND_ROWS")
 	f("INSERT INTO t VALUES (1); SELECT NEXTVAL(s)", "statement not understood")
 
 	for text, name := range map[string]string{"KILL QUERY 5": "5", "kill /* id */ 5": "5", "KILL QUERY ID 5": "", "KILL HARD QUERY id /* c */ 5": "", "KILL USER 5": "", "KILL 1 + 1": ""} {

@@ -33,7 +33,7 @@ func Classify(text []byte, m *Mode) Facts {
 			next = len(text) - at
 		}
 		if all.Kind == Unknown && all.Statements == 1 || all.Kind == Empty {
-			all.Kind, all.Name, all.TransactionReadOnly, all.QueryOnly = f.Kind, f.Name, f.TransactionReadOnly, f.QueryOnly
+			all.Kind, all.Name, all.TransactionReadOnly, all.QueryOnly, all.Values = f.Kind, f.Name, f.TransactionReadOnly, f.QueryOnly, f.Values
 		}
 		all.Effects |= f.Effects
 		all.Hint = max(all.Hint, f.Hint)
@@ -162,7 +162,7 @@ func (r *reader) statement() {
 	}
 	switch first {
 	case wSelect, wValues, wTable:
-		f.Kind = Select
+		f.Kind, f.Values = Select, first == wValues
 		r.expressions(-1)
 	case wWith:
 		r.with()
@@ -219,7 +219,7 @@ func (r *reader) with() {
 		case depth == 0:
 			switch main.word {
 			case wSelect, wValues, wTable:
-				f.Kind = Select
+				f.Kind, f.Values = Select, main.word == wValues
 			case wUpdate:
 				f.Kind = Update
 			case wDelete:

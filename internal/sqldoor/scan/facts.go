@@ -156,6 +156,8 @@ type Facts struct {
 	TransactionReadOnly bool
 	// QueryOnly says that Kill ends a statement and not its connection.
 	QueryOnly bool
+	// Values says that Select is VALUES (1), (2): it leaves FOUND_ROWS() as it was.
+	Values bool
 	// Name is what the first statement names: the schema of Use, the statement of Prepare, Execute and Deallocate, the savepoint, the id or user of Kill, the topic
 	// of ShowMenshen (one word). As written, quotes included.
 	Name Span
