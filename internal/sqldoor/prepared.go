@@ -26,11 +26,12 @@ type prepared struct {
 	reading    string        // see backend.Vars.Reading
 	parameters int
 	types      []byte // that the client bound last, two bytes for each parameter; never changed
-	broken     bool   // long data for it was lost
+	broken     bool   // long data for it was lost: what else comes is dropped, until the client was told
+	large      bool   // see session.large
 	digest     *digest
 
 	open *backend.Statement // with a cursor or long data on the session's connection; nil without
-	only *backend.Statement // too large to be prepared anew: what the session's connection has; nil for all others
+	only *backend.Statement // large: what the session's connection has; nil while that is only a replica's, and for all others
 }
 
 // large says that a statement's text, or the types of its parameters, do not fit the buffer in which they are remembered.
@@ -91,7 +92,7 @@ func (s *session) onStatement() (send, goOn bool) {
 			s.closePrepared(p)
 		}
 		return false, s.discard()
-	case p == nil && st.command == mysql.ComStmtLongData:
+	case st.command == mysql.ComStmtLongData && (p == nil || p.broken):
 		return false, s.discard() // as servers do: what executes it is told
 	case p == nil:
 		return false, s.discard() && s.refuse(errorStatement(id, st.command))
@@ -114,13 +115,21 @@ func (s *session) onExecute(p *prepared, h mysql.Header) (send, goOn bool) {
 	st := &s.st
 	if p.broken {
 		p.broken = false
+		if p.open != nil && s.link != nil { // what did arrive must not come before what is sent again
+			if err := s.link.Reset(p.open); err != nil {
+				s.logFault("reset a statement", err)
+				s.breakLink(true)
+			}
+			s.hold(p, nil, false)
+			s.settle(!s.unsure)
+		}
 		return false, s.discard() && s.refuse(errorLongData)
 	}
 	if h.Length < executeAt-mysql.HeaderLen {
 		return false, s.discard() && s.refuse(errorMalformed)
 	}
 	st.cursor = s.client.Buffered()[idAt+4] != 0
-	if p.parameters == 0 || p.only != nil { // the connection is the one that has seen the types
+	if p.parameters == 0 || p.large { // the connection is the one that has seen the types
 		return true, true
 	}
 	flag := typesAt(p.parameters) - 1 // of the byte that says whether types follow
@@ -174,7 +183,7 @@ func (s *session) bringPrepared() error {
 	if on == nil {
 		on = p.only
 	}
-	if on == nil {
+	if on == nil && !p.large {
 		on = l.Find(p.text, p.schema, p.reading)
 	}
 	if on == nil {
@@ -194,6 +203,9 @@ func (s *session) bringPrepared() error {
 				return errors.Join(err, errEnd)
 			}
 			return err
+		}
+		if p.large { // it was prepared on a replica, and is executed for the first time
+			s.only(p, on)
 		}
 	}
 	st.on = on
@@ -255,11 +267,16 @@ func (s *session) keepPrepared() error {
 	s.prepared[p.id], s.newest = p, p
 	s.preparedBytes += len(p.text)
 	on, err := l.Keep(st.real, p.text, p.schema, p.reading)
-	if s.large(r.Prepared.Parameters) {
-		p.only, on.Open = on, true
-		s.pin(pinLong)
+	if p.large = s.large(r.Prepared.Parameters); p.large && !l.reads { // a replica's connection is given back: the first execution prepares it on the primary's
+		s.only(p, on)
 	}
 	return err
+}
+
+// only keeps the session on the connection that has a large statement.
+func (s *session) only(p *prepared, on *backend.Statement) {
+	p.only, on.Open = on, true
+	s.pin(pinLong)
 }
 
 // afterStatement follows cursors and long data. r is the answer.
@@ -278,6 +295,7 @@ func (s *session) afterStatement(r *mysql.Response) {
 	case mysql.ComStmtLongData:
 		s.hold(p, st.on, true)
 	case mysql.ComStmtReset:
+		p.broken = p.broken && r.Code != 0
 		s.hold(p, st.on, r.Code != 0)
 	case mysql.ComStmtFetch:
 		s.hold(p, st.on, r.Code == 0 && r.Status&mysql.LastRowSent == 0)

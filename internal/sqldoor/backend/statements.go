@@ -20,10 +20,11 @@ type Statement struct {
 // statementsMax bounds the statements that a connection keeps prepared; the one unused for longest goes.
 const statementsMax = 64
 
-// Find gives the statement of a text, prepared under a schema and the settings of reading (see Vars.Reading); nil when there is none.
+// Find gives the statement of a text, prepared under a schema and the settings of reading (see Vars.Reading); nil when there is none. One that is Open belongs to another
+// number of the session's: the same text prepared twice is two statements.
 func (c *Conn) Find(text, schema, reading string) *Statement {
 	for _, s := range c.statements {
-		if s.text == text && s.schema == schema && s.reading == reading {
+		if !s.Open && s.text == text && s.schema == schema && s.reading == reading {
 			c.uses++
 			s.used = c.uses
 			return s
@@ -63,6 +64,20 @@ func (c *Conn) Forget(s *Statement) error {
 		}
 	}
 	return nil
+}
+
+// Reset makes the instance drop a statement's cursor and long data.
+func (c *Conn) Reset(s *Statement) error {
+	return c.doAgain(mysql.ComStmtReset, string(binary.LittleEndian.AppendUint32(nil, s.ID)))
+}
+
+// doAgain is Do for what a KILL QUERY must not end: that was for the session's statement, which is still to come, and has its own way to hear of it.
+func (c *Conn) doAgain(command mysql.Command, argument string) error {
+	err := c.Do(command, argument)
+	if refused := new(mysql.Error); errors.As(err, &refused) && refused.Code == codeInterrupted {
+		err = c.Do(command, argument)
+	}
+	return err
 }
 
 func (c *Conn) closeStatement(id uint32) error {
@@ -134,12 +149,12 @@ func (c *Conn) PrepareUnder(then, now *Vars, text, schema, reading string, param
 	there, here := now.appendSets(nil, under), under.appendSets(nil, now)
 	do := func(sets []byte, schema string, differs bool) error {
 		if len(sets) > 0 {
-			if err := c.Do(mysql.ComQuery, "SET "+string(sets)); err != nil {
+			if err := c.doAgain(mysql.ComQuery, "SET "+string(sets)); err != nil {
 				return err
 			}
 		}
 		if differs {
-			return c.Do(mysql.ComInitDB, schema)
+			return c.doAgain(mysql.ComInitDB, schema)
 		}
 		return nil
 	}
