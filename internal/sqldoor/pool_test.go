@@ -192,7 +192,7 @@ func TestPoolAnswersAsOneServer(t *testing.T) {
 				"SET sql_mode = ''", "SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES')", "SET time_zone = '+05:00'", "SET NAMES latin1", "SET NAMES utf8mb4", "SET time_zone = 'nowhere'",
 				"SET group_concat_max_len = 1", "SET last_insert_id = 99", "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET sql_select_limit = 1", "SET sql_select_limit = DEFAULT",
 				"SELECT @@sql_mode, @@time_zone, @@character_set_client, @@character_set_connection, @@collation_connection, @@group_concat_max_len, @@tx_isolation, @@autocommit",
-				"SELECT \"x\"", "SELECT DATABASE()", "SELECT 1; SELECT 2", "DO 1", "SET autocommit = 0", "SET autocommit = 1", "BEGIN", "COMMIT", "ROLLBACK",
+				"SELECT \"x\"", "SELECT DATABASE()", "SELECT 1; SELECT 2", "VALUES (1), (2)", "VALUES (1), (2); SELECT FOUND_ROWS()", "GET DIAGNOSTICS @n = NUMBER; SELECT ROW_COUNT()", "DO 1", "SET autocommit = 0", "SET autocommit = 1", "BEGIN", "COMMIT", "ROLLBACK",
 				"SELECT COUNT(*), SUM(v) FROM " + table, "INSERT INTO " + table + " SELECT NULL, v FROM " + table + " LIMIT 2", "REPLACE INTO " + table + " (v) VALUES (5)", "SELECT LAST_INSERT_ID(55)",
 				"INSERT INTO " + table + " (id, v) VALUES (1, 1), (1, 2)", "INSERT IGNORE INTO " + table + " (id, v) VALUES (NULL, 1), (1, 2)", "SET character_set_results = NULL",
 				"SET CHARACTER SET gbk", "SET collation_connection = utf8mb4_bin", "SET foreign_key_checks = 0",
