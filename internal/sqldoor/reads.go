@@ -278,10 +278,10 @@ func (s *session) refuses(d *database, in *instance, err error) {
 }
 
 // noteWrite is called after a statement on the primary: if it wrote, or may have, later reads must find that. A read that a replica refused may have written too, and so may any other of a database
-// that is known to have such reads. lost says that its answer did not come.
+// that is known to have such reads, unless it ran on a replica. lost says that its answer did not come.
 func (s *session) noteWrite(lost bool) {
 	st := &s.st
-	veiled := st.to == becauseFailed || st.Kind == scan.Select && st.database != nil && st.database.keeper.veiled.Load()
+	veiled := st.to == becauseFailed || (st.Kind == scan.Select || st.Statements > 1) && st.to != replica && st.database != nil && st.database.keeper.veiled.Load()
 	if st.ReadOnly && !st.Effects.Has(anything) && !st.long && !veiled || st.command != mysql.ComQuery && st.command != mysql.ComStmtExecute {
 		return
 	}
@@ -405,7 +405,9 @@ func (s *session) adoptReplica(d *database, in *instance, lease upstream.Lease, 
 		return false
 	}
 	if err := conn.Adopt(s.stop, s.id, vars, d.schema, nil, false); err != nil {
-		s.refuses(d, in, err)
+		if s.stoppedBy() == nil { // otherwise the error may be that of a KILL
+			s.refuses(d, in, err)
+		}
 		s.lostReplica(err)
 		return false
 	}
@@ -434,11 +436,8 @@ func (s *session) askReplica(d *database, in *instance, only *backend.Conn) erro
 		return s.forgotten(d)
 	}
 	conn, err := in.pool.Take(s.stop, d.limits, backend.Want{Key: s.key(), Schema: d.schema, Session: s.id, Prefer: only, Only: true})
-	if err != nil {
-		return s.forgotten(d)
-	}
-	if !s.adoptReplica(d, in, upstream.Lease{}, conn) {
-		return s.forgotten(d)
+	if err != nil || !s.adoptReplica(d, in, upstream.Lease{}, conn) {
+		return s.otherwise(s.forgotten(d))
 	}
 	if !s.traces.answers(conn, s.id, e) {
 		s.release()

@@ -10,6 +10,7 @@ import (
 	"github.com/menshen-gateway/menshen/internal/mysql"
 	"github.com/menshen-gateway/menshen/internal/poll"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/backend"
+	"github.com/menshen-gateway/menshen/internal/sqldoor/scan"
 	"github.com/menshen-gateway/menshen/internal/sqldoor/wire"
 	"github.com/menshen-gateway/menshen/internal/testenv"
 )
@@ -490,4 +491,25 @@ func BenchmarkSplit(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Where reads are known to write, a text of several may have written too; what ran on a replica has not.
+func TestVeiledTexts(t *testing.T) {
+	d := &database{keeper: new(keeper)}
+	f := func(text string, to destination, want bool) {
+		t.Helper()
+		s := &session{mode: scan.Mode{MariaDB: true, Version: 101119}}
+		s.st.command, s.st.database, s.st.to = mysql.ComQuery, d, to
+		s.st.judgement = s.judge([]byte(text), true)
+		if s.noteWrite(false); (s.writes != nil) != want {
+			t.Errorf("%s, %s: a write is noted: %v", text, to, !want)
+		}
+	}
+	f("SELECT 1", byDefault, false)
+	f("SELECT 1; SELECT 2", byDefault, false)
+	d.keeper.veiled.Store(true)
+	f("SELECT 1", byDefault, true)
+	f("SELECT 1; SELECT 2", byDefault, true)
+	f("SELECT 1", replica, false)
+	f("SELECT 1; SELECT 2", replica, false)
 }
