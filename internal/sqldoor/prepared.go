@@ -179,6 +179,9 @@ func (s *session) bring() (err error) {
 func (s *session) bringPrepared() error {
 	st, l := &s.st, s.link
 	p := st.prepared
+	if p.large && l.reads { // nothing is kept there: see only
+		return errElsewhere
+	}
 	on := p.open
 	if on == nil {
 		on = p.only

@@ -16,8 +16,9 @@ import (
 // A large statement that was prepared on a replica does not stay there: its first execution takes it to the primary.
 func TestLargePreparedStatementsOfReplicas(t *testing.T) {
 	_, g := split(t, "read_from: replicas")
-	c := g.session(t)
+	c, r := g.session(t), connect(t, g, 0, "shop")
 	const parameters = 65000
+	text := "SELECT COUNT(*) FROM users WHERE id IN (?" + strings.Repeat(",?", parameters-1) + ") OR 1"
 	arguments := make([]any, parameters)
 	for i := range arguments {
 		arguments[i] = 1 << 30
@@ -25,7 +26,7 @@ func TestLargePreparedStatementsOfReplicas(t *testing.T) {
 	var s *sql.Stmt
 	if got := g.went(t, 1, func() {
 		var err error
-		if s, err = c.PrepareContext(t.Context(), "SELECT COUNT(*) FROM users WHERE id IN (?"+strings.Repeat(",?", parameters-1)+") OR 1"); err != nil {
+		if s, err = c.PrepareContext(t.Context(), text); err != nil {
 			t.Fatal(err)
 		}
 	}); got != "replica" {
@@ -48,6 +49,18 @@ func TestLargePreparedStatementsOfReplicas(t *testing.T) {
 		t.Error(err)
 	}
 	wantAnswer(t, c, "SELECT n FROM me", "0|\n")
+
+	// NULLs alone need no types, and could go to a replica.
+	a, _ := r.ask(mysql.ComStmtPrepare, text)
+	nulls := string(binary.LittleEndian.AppendUint32(nil, a.Prepared.Statement)) + "\x00\x01\x00\x00\x00" + strings.Repeat("\xff", parameters/8) + "\x00"
+	for range 2 {
+		if a, all, err := r.whole(mysql.ComStmtExecute, nulls); err != nil || a.Code != 0 || !bytes.Contains(all, []byte("\x00\x00\x03\x00\x00")) {
+			t.Errorf("of NULLs: error %d, %v, %q", a.Code, err, all)
+		}
+	}
+	if a, all, err := r.whole(mysql.ComQuery, "SELECT n FROM me"); err != nil || !bytes.Contains(all, []byte("\x010")) {
+		t.Errorf("behind it: error %d, %v, %q", a.Code, err, all)
+	}
 }
 
 // What cannot be passed on of long data is told, and sent again it comes alone.
